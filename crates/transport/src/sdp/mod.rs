@@ -1,0 +1,1 @@
+//! Sessions for the control plane: offer and answer. Under construction.
