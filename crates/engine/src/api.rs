@@ -103,6 +103,28 @@ pub enum Command {
     Shutdown,
 }
 
+impl Command {
+    /// The worker that carries this command out; `None` for [`Command::Shutdown`], which
+    /// [`Engine::shutdown`](crate::Engine::shutdown) sends to all, and for data without peers.
+    pub fn worker(&self) -> Option<WorkerId> {
+        match self {
+            Self::CreatePeer(create) => Some(create.peer.worker()),
+            Self::SetRemote { peer, .. }
+            | Self::RestartIce { peer, .. }
+            | Self::ClosePeer { peer }
+            | Self::SetReceive { peer, .. }
+            | Self::PeerStats { peer } => Some(peer.worker()),
+            Self::SetTrackMuted { track, .. } | Self::Unpublish { track } => Some(track.worker()),
+            Self::Subscribe(subscribe) => Some(subscribe.subscription.worker()),
+            Self::UpdateSubscription { subscription, .. } | Self::Unsubscribe { subscription } => {
+                Some(subscription.worker())
+            }
+            Self::SendData { peers, .. } => peers.first().map(|peer| peer.worker()),
+            Self::Shutdown => None,
+        }
+    }
+}
+
 /// Parameters of [`Command::CreatePeer`].
 #[derive(Debug)]
 pub struct CreatePeer {

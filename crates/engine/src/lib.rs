@@ -1,2 +1,26 @@
-//! Under construction.
+//! The media engine: worker threads that join sockets, peers and tracks.
+//!
+//! Commands flow down from the control plane, events flow up ([`api`]). One worker is one thread;
+//! it owns its sockets, its peers, their subscriptions and all timers of these, and shares nothing:
+//! what another worker must see crosses a bounded ring ([`link`]). The packet path takes no lock and
+//! allocates nothing in steady state.
+
+// The engine is where time enters the core crates, and the handle that joins the threads locks.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
 pub mod api;
+mod config;
+mod engine;
+mod start;
+mod stats;
+mod wake;
+mod worker;
+
+pub use api::*;
+pub use config::{EngineConfig, MAX_WORKERS, SOCKET_BUFFER_BYTES, UdpPorts};
+pub use engine::{Engine, SendError, StartError};
+pub use stats::{DropCause, EngineStats, WorkerStats};
+
+/// Without authenticated traffic for this long a peer counts as disconnected (LiveKit's
+/// `iceDisconnectedTimeout`).
+pub const ICE_DISCONNECTED: std::time::Duration = std::time::Duration::from_secs(10);

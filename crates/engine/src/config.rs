@@ -1,0 +1,79 @@
+//! What an engine is started with. Every bound of the media plane has a name here.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_transport::DtlsIdentity;
+
+/// Most workers an engine can have: a worker is named by one character of the ICE `ufrag`.
+pub const MAX_WORKERS: u8 = 62;
+
+/// Default size asked of the kernel for UDP receive and send buffers, bytes. A 100-packet burst
+/// overflows the Linux default of 208 KiB.
+pub const SOCKET_BUFFER_BYTES: usize = 5 << 20;
+
+/// UDP ports of the workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UdpPorts {
+    /// One port for all workers (`SO_REUSEPORT`): the kernel spreads the sources over the workers,
+    /// which hand over what belongs to another. 0 asks the kernel for a free port.
+    Shared(u16),
+    /// A port per worker, `first..=last`; with fewer ports than workers they share again. A
+    /// `first` of 0 asks the kernel for a free port for each worker.
+    PerWorker {
+        /// Lowest port.
+        first: u16,
+        /// Highest port.
+        last: u16,
+    },
+}
+
+/// Parameters of [`Engine::start`](crate::Engine::start).
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Worker threads, 1..=[`MAX_WORKERS`].
+    pub workers: u8,
+    /// Local addresses to bind, each with its own socket per worker.
+    pub bind: Vec<IpAddr>,
+    /// UDP ports.
+    pub udp: UdpPorts,
+    /// ICE-TCP port (RFC 6544, passive); 0 asks the kernel for a free one, `None` = no ICE-TCP.
+    pub tcp_port: Option<u16>,
+    /// Addresses that candidates carry; empty = those of `bind` that are not wildcards.
+    pub advertised: Vec<IpAddr>,
+    /// Certificate of the node; `None` makes a fresh one.
+    pub identity: Option<Arc<DtlsIdentity>>,
+    /// Receive buffer asked of the kernel per UDP socket, bytes.
+    pub recv_buffer_bytes: usize,
+    /// Send buffer asked of the kernel per UDP socket, bytes.
+    pub send_buffer_bytes: usize,
+    /// How long a packet may wait for others of the same receiver so that they leave in one
+    /// system call. Zero flushes after each receive batch.
+    pub egress_hold: Duration,
+    /// Commands that may wait per worker.
+    pub command_capacity: usize,
+    /// Events that may wait for the control plane, all workers together.
+    pub event_capacity: usize,
+    /// Messages that may wait per ordered pair of workers.
+    pub link_capacity: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            bind: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
+            udp: UdpPorts::Shared(7882),
+            tcp_port: Some(7881),
+            advertised: Vec::new(),
+            identity: None,
+            recv_buffer_bytes: SOCKET_BUFFER_BYTES,
+            send_buffer_bytes: SOCKET_BUFFER_BYTES,
+            egress_hold: Duration::ZERO,
+            command_capacity: 8192,
+            event_capacity: 16_384,
+            link_capacity: 4096,
+        }
+    }
+}
