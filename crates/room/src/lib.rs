@@ -1,1 +1,25 @@
-//! Under construction.
+//! LiveKit semantics in one place, without I/O: rooms, participants, permissions, published tracks,
+//! subscriptions, negotiation, data packets.
+//!
+//! One [`Room`] value is one room. Joins, signal requests, API calls, media events and time flow
+//! in; [`Output`]s flow out: signal responses per session, commands for the media workers, and the
+//! end of the room. Time and randomness are arguments, so a room runs under virtual time in tests.
+
+mod error;
+mod ids;
+mod outputs;
+mod params;
+mod permissions;
+mod room;
+
+pub use error::{ApiError, JoinError};
+pub use ids::{ParticipantSid, RoomSid, TrackSid};
+pub use outputs::{
+    CloseReason, Output, SessionId, SharedResponse, TokenClaims, WebhookEvent, WebhookKind,
+};
+pub use params::{
+    COMPATIBLE_SERVER_VERSION, JoinParams, Joined, Limits, MediaHost, RoomConfig, RoomParams,
+    RoomSettings, SessionOptions,
+};
+pub use permissions::Grants;
+pub use room::Room;

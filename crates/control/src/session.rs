@@ -1,0 +1,81 @@
+//! One signal connection of a client, as the signal server holds it.
+
+use sluice_proto as proto;
+use sluice_room::{CloseReason, SessionId, SharedResponse, TokenClaims};
+use tokio::sync::mpsc;
+
+use crate::manager::RoomInput;
+
+/// Messages that may wait for one client before it counts as too slow (LiveKit's
+/// `signal_relay.stream_buffer_size`).
+pub(crate) const RESPONSE_QUEUE: usize = 1000;
+
+/// What the room sends to one client.
+#[derive(Debug)]
+pub enum SessionOutput {
+    /// Send this message.
+    Message(SharedResponse),
+    /// Mint a token with these claims and send it as `refresh_token`.
+    RefreshToken(Box<TokenClaims>),
+    /// Close the connection; everything before this has to be sent first.
+    Close(CloseReason),
+}
+
+/// A started session. The first output is `join`, `reconnect`, or a `leave` that tells the client
+/// to start anew.
+#[derive(Debug)]
+pub struct Session {
+    /// SID of the participant; `None` when a resume found no session to resume.
+    pub participant_sid: Option<String>,
+    /// Way in.
+    pub requests: SessionRequests,
+    /// Way out.
+    pub responses: SessionResponses,
+}
+
+/// Way of a client's messages to its room. Dropping it tells the room that the connection is gone.
+#[derive(Debug)]
+pub struct SessionRequests {
+    pub(crate) session: SessionId,
+    pub(crate) room: mpsc::Sender<RoomInput>,
+}
+
+impl SessionRequests {
+    /// Hands a message to the room; waits while the room is busy. False when the room is over.
+    pub async fn send(&self, request: proto::SignalRequest) -> bool {
+        let input = RoomInput::Signal { session: self.session, request: Box::new(request) };
+        self.room.send(input).await.is_ok()
+    }
+}
+
+impl Drop for SessionRequests {
+    fn drop(&mut self) {
+        let input = RoomInput::SignalClosed { session: self.session };
+        // A full queue needs someone to wait, but a destructor cannot.
+        if let Err(mpsc::error::TrySendError::Full(input)) = self.room.try_send(input)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let room = self.room.clone();
+            runtime.spawn(async move { room.send(input).await });
+        }
+    }
+}
+
+/// Messages of the room to one client.
+#[derive(Debug)]
+pub struct SessionResponses {
+    pub(crate) queue: mpsc::Receiver<SessionOutput>,
+}
+
+impl SessionResponses {
+    /// The next output; `None` when the session is over. Without a `Close` before, the queue
+    /// overflowed or the room ended.
+    pub async fn next(&mut self) -> Option<SessionOutput> {
+        self.queue.recv().await
+    }
+
+    /// An output that is there already.
+    pub fn try_next(&mut self) -> Option<SessionOutput> {
+        self.queue.try_recv().ok()
+    }
+}
