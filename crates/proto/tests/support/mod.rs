@@ -1,0 +1,3 @@
+//! Shared by the schema tests.
+
+pub(crate) mod fill;
