@@ -1,0 +1,289 @@
+//! Configuration: where it comes from (flags over environment over file), and the typed form that
+//! the rest of the binary reads. Nothing is read from the operating system here but the files that
+//! the operator names; the environment comes in as a value.
+
+mod document;
+mod keys;
+mod schema;
+mod typed;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+pub(crate) use document::{Document, Problem, parse_duration};
+pub(crate) use keys::{ApiKeys, Secret};
+pub(crate) use schema::KEYS;
+pub(crate) use typed::{Config, HttpConfig, LimitConfig, LoggingConfig, PrometheusConfig};
+pub(crate) use typed::{RoomConfig, RtcConfig, UdpPorts};
+
+/// Environment variables of the process.
+pub(crate) type Environment = BTreeMap<String, String>;
+
+/// What the command line says about configuration; each field is `None` or empty when not said.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Flags {
+    /// `--config`
+    pub(crate) config: Option<PathBuf>,
+    /// `--config-body`
+    pub(crate) config_body: Option<String>,
+    /// `--dev`
+    pub(crate) dev: bool,
+    /// `--bind`, in order
+    pub(crate) bind: Vec<String>,
+    /// `--keys`
+    pub(crate) keys: Option<String>,
+    /// `--key-file`
+    pub(crate) key_file: Option<PathBuf>,
+    /// `--node-ip`
+    pub(crate) node_ip: Option<String>,
+    /// `--udp-port`
+    pub(crate) udp_port: Option<String>,
+    /// `--region`
+    pub(crate) region: Option<String>,
+    /// `--workers`
+    pub(crate) workers: Option<u64>,
+    /// Generated flags, by key path (`--rtc.tcp_port`).
+    pub(crate) keys_by_path: Vec<(&'static str, String)>,
+}
+
+impl Flags {
+    /// Whether the command line says where API keys come from.
+    pub(crate) fn says_keys(&self) -> bool {
+        self.keys.is_some()
+            || self.key_file.is_some()
+            || self.config.is_some()
+            || self.config_body.is_some()
+    }
+}
+
+/// Why there is no usable configuration; every variant tells the operator what to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// A file named by the operator cannot be read.
+    #[error("cannot read {what} {path}: {source}")]
+    Read {
+        /// What the file is.
+        what: &'static str,
+        /// Where it should be.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The content is wrong.
+    #[error("{}", join(.0))]
+    Problems(Vec<Problem>),
+    /// API keys are missing or unusable.
+    #[error(transparent)]
+    Keys(#[from] keys::KeyError),
+    /// Keys that are right one by one do not work together.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+fn join(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Reads, merges and checks everything.
+pub(crate) fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigError> {
+    let document = merged_document(flags, environment)?;
+    let unsupported = document.unsupported();
+    if !unsupported.is_empty() {
+        return Err(ConfigError::Problems(unsupported));
+    }
+    let keys = keys::gather(&document, flags, environment)?;
+    typed::build(&document, keys, flags.dev)
+}
+
+/// The operator's document with the overrides of the environment, then of the flags, on top.
+fn merged_document(flags: &Flags, environment: &Environment) -> Result<Document, ConfigError> {
+    let text = document_text(flags, environment)?;
+    let mut document = Document::parse(&text).map_err(ConfigError::Problems)?;
+    let mut problems = Vec::new();
+    let mut set = |path: &str, text: &str| {
+        if let Some(key) = schema::find(path)
+            && let Err(problem) = document.set_text(key, text)
+        {
+            problems.push(problem);
+        }
+    };
+    for key in KEYS.iter().filter(|key| key.is_scalar()) {
+        if let Some(text) = environment.get(&key.environment_name()) {
+            set(key.path, text);
+        }
+    }
+    for (name, path) in [("NODE_IP", "rtc.node_ip"), ("UDP_PORT", "rtc.udp_port")] {
+        if let Some(text) = environment.get(name) {
+            set(path, text);
+        }
+    }
+    for (path, text) in &flags.keys_by_path {
+        set(path, text);
+    }
+    for (path, text) in [
+        ("rtc.node_ip", &flags.node_ip),
+        ("rtc.udp_port", &flags.udp_port),
+        ("region", &flags.region),
+    ] {
+        if let Some(text) = text {
+            set(path, text);
+        }
+    }
+    if let Some(workers) = flags.workers {
+        set("workers", &workers.to_string());
+    }
+    if !flags.bind.is_empty()
+        && let Some(key) = schema::find("bind_addresses")
+    {
+        problems.extend(document.insert(key, Value::from(flags.bind.clone())).err());
+    }
+    if problems.is_empty() { Ok(document) } else { Err(ConfigError::Problems(problems)) }
+}
+
+fn document_text(flags: &Flags, environment: &Environment) -> Result<String, ConfigError> {
+    if let Some(body) = &flags.config_body {
+        return Ok(body.clone());
+    }
+    if let Some(path) = &flags.config {
+        return std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            what: "the configuration file",
+            path: path.display().to_string(),
+            source,
+        });
+    }
+    Ok(environment.get("LIVEKIT_CONFIG").cloned().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn load_yaml(yaml: &str) -> Result<Config, ConfigError> {
+        let flags = Flags { config_body: Some(yaml.into()), ..Flags::default() };
+        load(&flags, &Environment::new())
+    }
+
+    fn error_of(result: Result<Config, ConfigError>) -> String {
+        result.err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn flags_win_over_environment_which_wins_over_the_file() {
+        let yaml = format!("port: 1\nregion: file\nkeys:\n  k: {SECRET}\nrtc:\n  tcp_port: 1\n");
+        let environment = environment(&[
+            ("LIVEKIT_CONFIG", &yaml),
+            ("LIVEKIT_PORT", "2"),
+            ("LIVEKIT_RTC_TCP_PORT", "2"),
+            ("NODE_IP", "10.0.0.1"),
+        ]);
+        let flags = Flags { keys_by_path: vec![("port", "3".into())], ..Flags::default() };
+        let config = load(&flags, &environment).unwrap();
+        assert_eq!(config.http.addresses[0].port(), 3);
+        assert_eq!(config.rtc.tcp_port, Some(2));
+        assert_eq!(config.region, "file");
+        assert_eq!(config.rtc.node_ips, ["10.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn explicit_configuration_wins_over_the_one_in_the_environment() {
+        let environment = environment(&[("LIVEKIT_CONFIG", "port: 1")]);
+        let body = format!("port: 2\nkeys:\n  k: {SECRET}\n");
+        let flags = Flags { config_body: Some(body), ..Flags::default() };
+        assert_eq!(load(&flags, &environment).unwrap().http.addresses[0].port(), 2);
+    }
+
+    #[test]
+    fn dev_needs_nothing_and_listens_on_loopback_only() {
+        let flags = Flags { dev: true, ..Flags::default() };
+        let config = load(&flags, &Environment::new()).unwrap();
+        assert_eq!(config.http.addresses, ["127.0.0.1:7880".parse().unwrap()]);
+        assert_eq!(config.rtc.udp_ports, Some(UdpPorts { first: 7882, last: 7882 }));
+        assert_eq!(config.rtc.tcp_port, Some(7881));
+        assert_eq!(config.keys.secret_of("devkey").map(Secret::expose), Some("secret"));
+        assert!(config.development);
+    }
+
+    #[test]
+    fn no_keys_is_an_error_that_says_how_to_make_some() {
+        let error = error_of(load(&Flags::default(), &Environment::new()));
+        assert!(error.contains("generate-keys"), "{error}");
+    }
+
+    #[test]
+    fn short_secret_is_refused_outside_development_only() {
+        let error = error_of(load_yaml("keys:\n  devkey: secret\n"));
+        assert!(error.contains("devkey") && error.contains("32"), "{error}");
+        assert!(!error.contains("`secret`"), "the secret itself stays out: {error}");
+        assert!(load_yaml("development: true\nkeys:\n  devkey: secret\n").is_ok());
+    }
+
+    #[test]
+    fn keys_flag_replaces_the_keys_of_the_file() {
+        let flags = Flags {
+            config_body: Some(format!("keys:\n  file: {SECRET}\n")),
+            keys: Some(format!("one: {SECRET}\ntwo: {SECRET}")),
+            ..Flags::default()
+        };
+        let config = load(&flags, &Environment::new()).unwrap();
+        assert_eq!(config.keys.names().collect::<Vec<_>>(), ["one", "two"]);
+    }
+
+    #[test]
+    fn keys_without_a_space_after_the_colon_are_understood() {
+        let flags = Flags { keys: Some(format!("one:{SECRET}")), ..Flags::default() };
+        assert!(load(&flags, &Environment::new()).is_ok());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn key_file_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.yaml");
+        std::fs::write(&path, format!("k: {SECRET}\n")).unwrap();
+        let flags = Flags { key_file: Some(path.clone()), ..Flags::default() };
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let error = error_of(load(&flags, &Environment::new()));
+        assert!(error.contains("chmod 600"), "{error}");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let config = load(&flags, &Environment::new()).unwrap();
+        assert_eq!(config.keys.names().collect::<Vec<_>>(), ["k"]);
+    }
+
+    #[test]
+    fn missing_file_is_named() {
+        let flags = Flags { config: Some("/nonexistent/sluice.yaml".into()), ..Flags::default() };
+        let error = error_of(load(&flags, &Environment::new()));
+        assert!(error.contains("/nonexistent/sluice.yaml"), "{error}");
+    }
+
+    #[test]
+    fn udp_port_and_range_cannot_both_be_given() {
+        let yaml = format!(
+            "keys:\n  k: {SECRET}\nrtc:\n  udp_port: 7882\n  port_range_start: 50000\n  port_range_end: 50010\n"
+        );
+        let error = error_of(load_yaml(&yaml));
+        assert!(error.contains("port_range_start"), "{error}");
+    }
+
+    #[test]
+    fn sample_of_the_wild_starts() {
+        let yaml = format!(
+            "port: 7880\nbind_addresses:\n  - \"127.0.0.1\"\nrtc:\n  tcp_port: 7881\n  \
+             udp_port: 7882-7892\n  use_external_ip: false\n  packet_buffer_size: 500\nredis: {{}}\n\
+             turn:\n  enabled: false\nlogging:\n  json: false\n  level: info\n  pion_level: warn\n\
+             room:\n  auto_create: true\n  empty_timeout: 300\nkeys:\n  k: {SECRET}\n"
+        );
+        let config = load_yaml(&yaml).unwrap();
+        assert_eq!(config.rtc.udp_ports, Some(UdpPorts { first: 7882, last: 7892 }));
+        assert_eq!(config.without_effect.len(), 1);
+    }
+}

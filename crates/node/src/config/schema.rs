@@ -1,0 +1,375 @@
+//! The table of configuration keys: LiveKit's YAML names, what kind of value each takes, its
+//! default, and what this server does with it. Everything else about configuration (strictness,
+//! suggestions, flags, environment names) is derived from this one table.
+
+/// What a key's value must look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number, zero or more.
+    Uint,
+    /// Any number.
+    Float,
+    /// Text.
+    Text,
+    /// A duration: Go notation (`500ms`, `2s`, `1m30s`).
+    Duration,
+    /// A port, or a range `first-last`; `0` or empty for none.
+    PortRange,
+    /// A list of text.
+    TextList,
+    /// A map of text to text.
+    TextMap,
+    /// A block that is looked into by the feature that owns it, not by this table.
+    Block,
+}
+
+/// A default, in the words of the table.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Preset {
+    /// No value: empty text, empty list, zero.
+    Unset,
+    /// A flag.
+    Bool(bool),
+    /// A number.
+    Uint(u64),
+    /// A fraction.
+    Float(f64),
+    /// Text, durations and port ranges.
+    Text(&'static str),
+}
+
+/// What happens to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Support {
+    /// The value is used.
+    Honoured,
+    /// Any value is accepted and changes nothing here; a changed value is mentioned in the log
+    /// with this reason.
+    NoEffect(&'static str),
+    /// Only the default is accepted. The text says what the operator can do.
+    NotYet(&'static str),
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Key {
+    /// Dotted path in the file, which is also the name of the generated flag.
+    pub(crate) path: &'static str,
+    /// Shape of the value.
+    pub(crate) kind: Kind,
+    /// Value when nothing is said.
+    pub(crate) default: Preset,
+    /// What is done with it.
+    pub(crate) support: Support,
+}
+
+impl Key {
+    /// LiveKit's name for the key in the environment: `rtc.tcp_port` is `LIVEKIT_RTC_TCP_PORT`.
+    pub(crate) fn environment_name(&self) -> String {
+        format!("LIVEKIT_{}", self.path.replace('.', "_").to_uppercase())
+    }
+
+    /// Whether one word can express the value, so that a flag and a variable exist for it.
+    pub(crate) fn is_scalar(&self) -> bool {
+        !matches!(self.kind, Kind::TextList | Kind::TextMap | Kind::Block)
+    }
+}
+
+/// Looks a row up by its path.
+pub(crate) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Whether some key lies below `path`.
+pub(crate) fn is_section(path: &str) -> bool {
+    KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+const fn key(path: &'static str, kind: Kind, default: Preset, support: Support) -> Key {
+    Key { path, kind, default, support }
+}
+
+use Kind::{Block, Bool, Duration, Float, PortRange, Text, TextList, TextMap, Uint};
+use Preset::{Bool as B, Float as F, Text as T, Uint as U, Unset};
+use Support::{Honoured, NoEffect, NotYet};
+
+const EXTERNAL_IP: Support = NotYet(
+    "finding the public address by STUN is not available yet: set `rtc.node_ip` to the public \
+     address and remove this key",
+);
+const INTERFACES: Support = NotYet(
+    "choosing addresses by filter is not available yet: set `rtc.node_ip` to the address to \
+     advertise and remove this key",
+);
+const TURN: Support = NotYet(
+    "the embedded TURN server is not available yet: run one beside Sluice, name it in \
+     `rtc.turn_servers`, and remove this key",
+);
+const CLUSTER: Support = NotYet(
+    "running several nodes over Redis is not available yet: remove the `redis` section to run \
+     this node alone",
+);
+const ESTIMATOR: Support = NotYet(
+    "bandwidth estimation is not tunable yet: remove this key to use the built-in behaviour",
+);
+const PION: Support = NoEffect("it tunes a library that Sluice does not use");
+const DEPRECATED: Support = NoEffect("LiveKit dropped it");
+const SINGLE_NODE: Support = NoEffect("it tunes traffic between nodes, and this node runs alone");
+const WEBHOOK: Support =
+    NotYet("webhooks are not available yet: remove the `webhook` section, or poll RoomService");
+const RECONNECT_ON_ERROR: Support =
+    NotYet("forcing clients to reconnect on this error is not available yet: set it to false");
+const REPORTING: Support = NoEffect("Sluice reports through Prometheus only");
+
+/// Every key that a configuration file may hold, in LiveKit's order.
+pub(crate) const KEYS: &[Key] = &[
+    key("port", Uint, U(7880), Honoured),
+    key("bind_addresses", TextList, Unset, Honoured),
+    key("region", Text, Unset, Honoured),
+    key("key_file", Text, Unset, Honoured),
+    key("keys", TextMap, Unset, Honoured),
+    key("development", Bool, B(false), Honoured),
+    key("log_level", Text, Unset, Honoured),
+    key("prometheus_port", Uint, Unset, Honoured),
+    key("prometheus.port", Uint, Unset, Honoured),
+    key("prometheus.username", Text, Unset, Honoured),
+    key("prometheus.password", Text, Unset, Honoured),
+    key(
+        "debug_handler.port",
+        Uint,
+        Unset,
+        NotYet("there is no debug listener yet: remove this key"),
+    ),
+    // `workers` is Sluice's own: media worker threads, 0 = one per core.
+    key("workers", Uint, Unset, Honoured),
+    // logging
+    key("logging.level", Text, T("info"), Honoured),
+    key("logging.json", Bool, B(false), Honoured),
+    key("logging.pion_level", Text, T("error"), PION),
+    key("logging.sample", Bool, B(false), NoEffect("log lines are never dropped by sampling")),
+    key("logging.component_levels", TextMap, Unset, Honoured),
+    key("logging.item_sample_seconds", Uint, Unset, NoEffect("log lines are never sampled")),
+    key("logging.item_sample_initial", Uint, Unset, NoEffect("log lines are never sampled")),
+    key("logging.item_sample_interval", Uint, Unset, NoEffect("log lines are never sampled")),
+    // rtc
+    key("rtc.udp_port", PortRange, Unset, Honoured),
+    key("rtc.tcp_port", Uint, U(7881), Honoured),
+    key("rtc.port_range_start", Uint, Unset, Honoured),
+    key("rtc.port_range_end", Uint, Unset, Honoured),
+    key("rtc.use_stun_port_as_ice", Bool, B(false), EXTERNAL_IP),
+    key("rtc.node_ip", Text, Unset, Honoured),
+    key("rtc.use_external_ip", Bool, B(false), EXTERNAL_IP),
+    key("rtc.external_ip_only", Bool, B(false), EXTERNAL_IP),
+    key("rtc.advertise_internal_ip", Bool, B(false), EXTERNAL_IP),
+    key("rtc.skip_external_ip_validation", Bool, B(false), EXTERNAL_IP),
+    key("rtc.stun_servers", TextList, Unset, Honoured),
+    key("rtc.turn_servers", Block, Unset, Honoured),
+    key("rtc.use_ice_lite", Bool, B(false), NoEffect("Sluice is always ICE-lite")),
+    key("rtc.use_mdns", Bool, B(false), NoEffect("an ICE-lite server never contacts candidates")),
+    key("rtc.interfaces.includes", TextList, Unset, INTERFACES),
+    key("rtc.interfaces.excludes", TextList, Unset, INTERFACES),
+    key("rtc.ips.includes", TextList, Unset, INTERFACES),
+    key("rtc.ips.excludes", TextList, Unset, INTERFACES),
+    key(
+        "rtc.enable_loopback_candidate",
+        Bool,
+        B(false),
+        NoEffect("the addresses of `rtc.node_ip` are advertised as they are, loopback included"),
+    ),
+    key("rtc.force_tcp", Bool, B(false), Honoured),
+    key("rtc.batch_io.batch_size", Uint, Unset, NoEffect("Sluice always batches")),
+    key("rtc.batch_io.max_flush_interval", Duration, Unset, NoEffect("Sluice always batches")),
+    key("rtc.sctp_min_cwnd", Uint, Unset, PION),
+    key("rtc.sctp_fast_rtx_wnd", Uint, Unset, PION),
+    key("rtc.sctp_cwnd_ca_step", Uint, Unset, PION),
+    key("rtc.enable_warp", Bool, B(false), NotYet("WARP is not available yet: set it to false")),
+    key("rtc.packet_buffer_size", Uint, U(500), DEPRECATED),
+    key("rtc.packet_buffer_size_video", Uint, U(500), NoEffect("the history has a fixed size")),
+    key("rtc.packet_buffer_size_audio", Uint, U(200), NoEffect("the history has a fixed size")),
+    key("rtc.pli_throttle.low_quality", Duration, T("500ms"), NotYet("use the default, 500ms")),
+    key("rtc.pli_throttle.mid_quality", Duration, T("1s"), NotYet("use the default, 1s")),
+    key("rtc.pli_throttle.high_quality", Duration, T("1s"), NotYet("use the default, 1s")),
+    key("rtc.strict_acks", Bool, B(false), DEPRECATED),
+    key("rtc.congestion_control.enabled", Bool, B(true), ESTIMATOR),
+    key("rtc.congestion_control.allow_pause", Bool, B(false), ESTIMATOR),
+    key("rtc.congestion_control.use_send_side_bwe", Bool, B(false), ESTIMATOR),
+    key("rtc.congestion_control.use_send_side_bwe_interceptor", Bool, B(false), PION),
+    key("rtc.congestion_control.send_side_bwe_pacer", Text, T("no-queue"), ESTIMATOR),
+    key("rtc.congestion_control.stream_allocator.min_channel_capacity", Uint, Unset, ESTIMATOR),
+    key(
+        "rtc.congestion_control.stream_allocator.disable_etimation_unmanaged_tracks",
+        Bool,
+        B(false),
+        ESTIMATOR,
+    ),
+    key("rtc.congestion_control.stream_allocator.probe_mode", Text, T("padding"), ESTIMATOR),
+    key("rtc.congestion_control.stream_allocator.probe_overage_pct", Uint, U(120), ESTIMATOR),
+    key("rtc.congestion_control.stream_allocator.probe_min_bps", Uint, U(200_000), ESTIMATOR),
+    key("rtc.congestion_control.stream_allocator.paused_min_wait", Duration, T("5s"), ESTIMATOR),
+    key("rtc.congestion_control.remote_bwe", Block, Unset, ESTIMATOR),
+    key("rtc.congestion_control.send_side_bwe", Block, Unset, ESTIMATOR),
+    key(
+        "rtc.allow_tcp_fallback",
+        Bool,
+        B(true),
+        NoEffect("TCP candidates are advertised whenever `rtc.tcp_port` is set; 0 disables them"),
+    ),
+    key("rtc.tcp_fallback_rtt_threshold", Uint, Unset, NotYet("set it to 0")),
+    key("rtc.allow_udp_unstable_fallback", Bool, B(false), NotYet("set it to false")),
+    key("rtc.reconnect_on_publication_error", Bool, B(false), RECONNECT_ON_ERROR),
+    key("rtc.reconnect_on_subscription_error", Bool, B(false), RECONNECT_ON_ERROR),
+    key("rtc.reconnect_on_data_channel_error", Bool, B(false), RECONNECT_ON_ERROR),
+    key("rtc.data_channel_max_buffered_amount", Uint, Unset, DEPRECATED),
+    key("rtc.datachannel_slow_threshold", Uint, Unset, NotYet("set it to 0")),
+    key("rtc.datachannel_lossy_target_latency", Duration, Unset, NotYet("remove this key")),
+    key("rtc.datachannel_data_track_target_latency", Duration, T("100ms"), NotYet("use 100ms")),
+    key("rtc.forward_stats.summary_interval", Duration, Unset, REPORTING),
+    key("rtc.forward_stats.report_interval", Duration, Unset, REPORTING),
+    key("rtc.forward_stats.report_window", Duration, Unset, REPORTING),
+    key(
+        "rtc.enable_rtp_stream_restart_detection",
+        Bool,
+        B(false),
+        NoEffect("a restarted RTP stream is always detected"),
+    ),
+    // redis
+    key("redis.address", Text, Unset, CLUSTER),
+    key("redis.username", Text, Unset, CLUSTER),
+    key("redis.password", Text, Unset, CLUSTER),
+    key("redis.db", Uint, Unset, CLUSTER),
+    key("redis.use_tls", Bool, B(false), CLUSTER),
+    key("redis.tls", Block, Unset, CLUSTER),
+    key("redis.sentinel_master_name", Text, Unset, CLUSTER),
+    key("redis.sentinel_username", Text, Unset, CLUSTER),
+    key("redis.sentinel_password", Text, Unset, CLUSTER),
+    key("redis.sentinel_addresses", TextList, Unset, CLUSTER),
+    key("redis.cluster_addresses", TextList, Unset, CLUSTER),
+    key("redis.max_redirects", Uint, Unset, CLUSTER),
+    key("redis.dial_timeout", Uint, Unset, CLUSTER),
+    key("redis.read_timeout", Uint, Unset, CLUSTER),
+    key("redis.write_timeout", Uint, Unset, CLUSTER),
+    key("redis.pool_timeout", Duration, Unset, CLUSTER),
+    key("redis.pool_size", Uint, Unset, CLUSTER),
+    // audio
+    key("audio.active_level", Uint, U(35), NotYet("use the default, 35")),
+    key("audio.min_percentile", Uint, U(40), NotYet("use the default, 40")),
+    key("audio.update_interval", Uint, U(400), NotYet("use the default, 400")),
+    key("audio.smooth_intervals", Uint, U(2), NotYet("use the default, 2")),
+    key("audio.active_red_encoding", Bool, B(false), NotYet("set it to false")),
+    key("audio.enable_loss_proxying", Bool, B(false), NotYet("set it to false")),
+    // video
+    key("video.dynacast_pause_delay", Duration, T("5s"), Honoured),
+    key("video.stream_tracker_manager", Block, Unset, NotYet("remove this section")),
+    key("video.codec_regression_threshold", Uint, U(5), NotYet("use the default, 5")),
+    // room
+    key("room.auto_create", Bool, B(true), Honoured),
+    key("room.enabled_codecs", Block, Unset, Honoured),
+    key("room.max_participants", Uint, Unset, Honoured),
+    key("room.empty_timeout", Uint, U(300), Honoured),
+    key("room.departure_timeout", Uint, U(20), Honoured),
+    key("room.enable_remote_unmute", Bool, B(false), Honoured),
+    key("room.playout_delay.enabled", Bool, B(false), NotYet("set it to false")),
+    key("room.playout_delay.min", Uint, Unset, NotYet("remove this key")),
+    key("room.playout_delay.max", Uint, Unset, NotYet("remove this key")),
+    key("room.sync_streams", Bool, B(false), NotYet("set it to false")),
+    key("room.create_room_enabled", Bool, B(true), NoEffect("the token's grants decide")),
+    key("room.create_room_timeout", Duration, T("10s"), SINGLE_NODE),
+    key("room.create_room_attempts", Uint, U(3), SINGLE_NODE),
+    key("room.enable_full_room_in_webhooks", Bool, B(false), WEBHOOK),
+    key("room.update_batch_target_size", Uint, U(131_072), NoEffect("updates are sized by count")),
+    key(
+        "room.room_configurations",
+        Block,
+        Unset,
+        NotYet("room presets are not available yet: put the room configuration into the token"),
+    ),
+    key("room.max_metadata_size", Uint, Unset, NotYet("use `limit.max_metadata_size`")),
+    key("room.max_room_name_length", Uint, Unset, NotYet("use `limit.max_room_name_length`")),
+    key(
+        "room.max_participant_identity_length",
+        Uint,
+        Unset,
+        NotYet("use `limit.max_participant_identity_length`"),
+    ),
+    // turn
+    key("turn.enabled", Bool, B(false), TURN),
+    key("turn.domain", Text, Unset, TURN),
+    key("turn.cert_file", Text, Unset, TURN),
+    key("turn.key_file", Text, Unset, TURN),
+    key("turn.tls_port", Uint, Unset, TURN),
+    key("turn.udp_port", Uint, Unset, TURN),
+    key("turn.external_tls", Bool, B(false), TURN),
+    key("turn.relay_range_start", Uint, U(30_000), TURN),
+    key("turn.relay_range_end", Uint, U(40_000), TURN),
+    key("turn.bind_addresses", TextList, Unset, TURN),
+    key("turn.per_user_relay_allocation_limit", Uint, U(12), TURN),
+    key("turn.ttl_seconds", Uint, U(300), TURN),
+    key("turn.allow_restricted_peer_cidrs", TextList, Unset, TURN),
+    key("turn.deny_peer_cidrs", TextList, Unset, TURN),
+    // services around the server
+    key("ingress.rtmp_base_url", Text, Unset, NotYet("ingress is not available yet: remove it")),
+    key("ingress.whip_base_url", Text, Unset, NotYet("ingress is not available yet: remove it")),
+    key("sip", Block, Unset, NotYet("SIP is not available: remove the `sip` section")),
+    key("webhook.api_key", Text, Unset, WEBHOOK),
+    key("webhook.urls", TextList, Unset, WEBHOOK),
+    key("webhook.filter_params", Block, Unset, WEBHOOK),
+    key("webhook.resource_url_notifier", Block, Unset, WEBHOOK),
+    key("webhook.url_notifier", Block, Unset, WEBHOOK),
+    key("webhook.queue_size", Uint, Unset, WEBHOOK),
+    key("agents.target_load", Float, F(0.7), NotYet("use the default, 0.7")),
+    // several nodes
+    key("node_selector.kind", Text, T("any"), SINGLE_NODE),
+    key("node_selector.sort_by", Text, T("random"), SINGLE_NODE),
+    key("node_selector.algorithm", Text, T("lowest"), SINGLE_NODE),
+    key("node_selector.cpu_load_limit", Float, F(0.9), SINGLE_NODE),
+    key("node_selector.sysload_limit", Float, F(0.9), SINGLE_NODE),
+    key("node_selector.hard_cpu_load_limit", Float, Unset, SINGLE_NODE),
+    key("node_selector.regions", Block, Unset, SINGLE_NODE),
+    key("signal_relay.enabled", Bool, B(true), SINGLE_NODE),
+    key("signal_relay.retry_timeout", Duration, T("7.5s"), SINGLE_NODE),
+    key("signal_relay.min_retry_interval", Duration, T("500ms"), SINGLE_NODE),
+    key("signal_relay.max_retry_interval", Duration, T("4s"), SINGLE_NODE),
+    key("signal_relay.stream_buffer_size", Uint, U(1000), SINGLE_NODE),
+    key("signal_relay.connect_attempts", Uint, U(3), SINGLE_NODE),
+    key("psrpc.max_attempts", Uint, U(3), SINGLE_NODE),
+    key("psrpc.timeout", Duration, T("3s"), SINGLE_NODE),
+    key("psrpc.backoff", Duration, T("2s"), SINGLE_NODE),
+    key("psrpc.buffer_size", Uint, U(1000), SINGLE_NODE),
+    // limits
+    key("limit.num_tracks", Uint, Unset, NotYet("set it to 0")),
+    key("limit.bytes_per_sec", Float, Unset, NotYet("set it to 0")),
+    key("limit.subscription_limit_video", Uint, Unset, NotYet("set it to 0")),
+    key("limit.subscription_limit_audio", Uint, Unset, NotYet("set it to 0")),
+    key("limit.max_metadata_size", Uint, U(524_288), Honoured),
+    key("limit.max_attributes_size", Uint, U(65_536), Honoured),
+    key("limit.max_room_name_length", Uint, U(256), Honoured),
+    key("limit.max_participant_identity_length", Uint, U(256), Honoured),
+    key("limit.max_participant_name_length", Uint, U(256), Honoured),
+    key("limit.max_data_blob_key_length", Uint, U(256), NotYet("use the default, 256")),
+    key("limit.max_data_blobs_size", Uint, U(64_000), NotYet("use the default, 64000")),
+    key("limit.max_data_track_custom_encoding_length", Uint, U(32), NotYet("use the default, 32")),
+    key("limit.signal_message_size_limit", Uint, U(2_097_152), Honoured),
+    key("limit.agent_signal_message_size_limit", Uint, U(2_097_152), NotYet("use the default")),
+    key("limit.max_api_request_body_size", Uint, U(10_485_760), Honoured),
+    // the rest
+    key("metric.timestamper_config", Block, Unset, REPORTING),
+    key("metric.collector", Block, Unset, REPORTING),
+    key("metric.reporter", Block, Unset, REPORTING),
+    key("trace.jaeger_url", Text, Unset, REPORTING),
+    key("enable_data_tracks", Bool, B(true), Honoured),
+    key(
+        "enable_participant_data_blob",
+        Bool,
+        B(false),
+        NotYet("participant data blobs are not available yet: set it to false"),
+    ),
+    key("node_stats.stats_update_interval", Duration, T("2s"), SINGLE_NODE),
+    key("node_stats.stats_rate_measurement_intervals", Block, Unset, SINGLE_NODE),
+    key("node_stats.stats_max_delay", Duration, T("30s"), SINGLE_NODE),
+    key("api.execution_timeout", Duration, T("2s"), SINGLE_NODE),
+    key("api.check_interval", Duration, T("100ms"), SINGLE_NODE),
+    key("api.max_check_interval", Duration, T("300s"), SINGLE_NODE),
+    key("api.enable_psrpc_for_get_list_participants", Bool, B(false), SINGLE_NODE),
+];

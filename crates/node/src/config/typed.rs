@@ -1,0 +1,394 @@
+//! The configuration as the rest of the binary reads it: parsed, defaulted and consistent.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::document::{parse_duration, parse_port_range};
+use super::{ApiKeys, ConfigError, Document, Problem};
+
+/// UDP port of development mode.
+const DEV_UDP_PORT: u16 = 7882;
+/// LiveKit's default UDP range, used when neither a port nor a range is given. One port per worker
+/// is taken from its start: peers share ports, so that a port per peer is never needed.
+const DEFAULT_UDP_RANGE: (u16, u16) = (50_000, 60_000);
+
+/// Everything that `sluice` was told.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// Development mode: short secrets are accepted, defaults stay on loopback.
+    pub(crate) development: bool,
+    /// Name of the region, reported to clients.
+    pub(crate) region: String,
+    /// Media worker threads; 0 = one per core.
+    pub(crate) workers: usize,
+    /// API keys.
+    pub(crate) keys: ApiKeys,
+    /// The HTTP and WebSocket listener.
+    pub(crate) http: HttpConfig,
+    /// Media transport.
+    pub(crate) rtc: RtcConfig,
+    /// Rooms.
+    pub(crate) room: RoomConfig,
+    /// Sizes that clients must respect.
+    pub(crate) limit: LimitConfig,
+    /// Logs.
+    pub(crate) logging: LoggingConfig,
+    /// The metrics listener, if any.
+    pub(crate) prometheus: Option<PrometheusConfig>,
+    /// Changed keys that change nothing, with the reason.
+    pub(crate) without_effect: Vec<(&'static str, &'static str)>,
+}
+
+/// See [`Config::http`].
+#[derive(Debug, Clone)]
+pub(crate) struct HttpConfig {
+    /// Where to listen, at least one.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Largest request body, bytes.
+    pub(crate) max_body_bytes: usize,
+    /// Largest signalling message, bytes.
+    pub(crate) max_signal_bytes: usize,
+}
+
+/// UDP ports of the workers; both ends are included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UdpPorts {
+    /// First port.
+    pub(crate) first: u16,
+    /// Last port.
+    pub(crate) last: u16,
+}
+
+/// See [`Config::rtc`].
+#[derive(Debug, Clone)]
+pub(crate) struct RtcConfig {
+    /// UDP ports; `None` with `force_tcp`.
+    pub(crate) udp_ports: Option<UdpPorts>,
+    /// ICE-TCP port; `None` when disabled.
+    pub(crate) tcp_port: Option<u16>,
+    /// Addresses to advertise; empty = find out.
+    pub(crate) node_ips: Vec<IpAddr>,
+    /// Advertise TCP candidates only.
+    pub(crate) force_tcp: bool,
+    /// STUN servers that clients are told, `host:port`.
+    pub(crate) stun_servers: Vec<String>,
+    /// TURN servers that clients are told.
+    pub(crate) turn_servers: Vec<TurnServer>,
+}
+
+/// One external TURN server with a fixed login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TurnServer {
+    /// `turn:` or `turns:` URL.
+    pub(crate) url: String,
+    /// Login name.
+    pub(crate) username: String,
+    /// Password.
+    pub(crate) credential: String,
+}
+
+/// See [`Config::room`].
+#[derive(Debug, Clone)]
+pub(crate) struct RoomConfig {
+    /// Whether joining makes a missing room.
+    pub(crate) auto_create: bool,
+    /// Most participants; 0 = no limit.
+    pub(crate) max_participants: u32,
+    /// How long a room that nobody ever joined is kept.
+    pub(crate) empty_timeout: Duration,
+    /// How long a room is kept after the last participant left.
+    pub(crate) departure_timeout: Duration,
+    /// Whether the server API may unmute.
+    pub(crate) enable_remote_unmute: bool,
+    /// MIME types of the codecs that may be published; empty = all.
+    pub(crate) enabled_codecs: Vec<String>,
+    /// How long less quality must be enough before the publisher hears of it.
+    pub(crate) dynacast_pause_delay: Duration,
+    /// Whether clients may publish data tracks.
+    pub(crate) enable_data_tracks: bool,
+}
+
+/// See [`Config::limit`]; all in bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct LimitConfig {
+    /// Participant and room metadata.
+    pub(crate) max_metadata: usize,
+    /// Sum of a participant's attributes.
+    pub(crate) max_attributes: usize,
+    /// Room name.
+    pub(crate) max_room_name: usize,
+    /// Participant identity.
+    pub(crate) max_identity: usize,
+    /// Participant name.
+    pub(crate) max_name: usize,
+}
+
+/// See [`Config::logging`].
+#[derive(Debug, Clone)]
+pub(crate) struct LoggingConfig {
+    /// `debug`, `info`, `warn` or `error`.
+    pub(crate) level: String,
+    /// One JSON object per line instead of text.
+    pub(crate) json: bool,
+    /// Level per crate, by name.
+    pub(crate) components: Vec<(String, String)>,
+}
+
+/// See [`Config::prometheus`].
+#[derive(Debug, Clone)]
+pub(crate) struct PrometheusConfig {
+    /// Port of the metrics listener.
+    pub(crate) port: u16,
+    /// Name and password of basic authentication.
+    pub(crate) login: Option<(String, super::Secret)>,
+}
+
+/// Makes the typed form; `dev` is the flag, which also decides defaults.
+pub(super) fn build(doc: &Document, keys: ApiKeys, dev: bool) -> Result<Config, ConfigError> {
+    let development = dev || doc.bool("development");
+    Ok(Config {
+        development,
+        region: doc.text("region"),
+        workers: doc.uint("workers") as usize,
+        keys,
+        http: http(doc, dev)?,
+        rtc: rtc(doc, dev)?,
+        room: room(doc)?,
+        limit: limit(doc),
+        logging: logging(doc)?,
+        prometheus: prometheus(doc)?,
+        without_effect: doc.without_effect(),
+    })
+}
+
+fn http(doc: &Document, dev: bool) -> Result<HttpConfig, ConfigError> {
+    let port = doc.uint("port") as u16;
+    let listed = doc.list("bind_addresses");
+    let mut addresses = Vec::new();
+    for text in &listed {
+        addresses.extend(bind_address(text, port)?);
+    }
+    if listed.is_empty() {
+        let everywhere = if dev { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+        addresses.push(SocketAddr::from((everywhere, port)));
+    }
+    Ok(HttpConfig {
+        addresses,
+        max_body_bytes: doc.uint("limit.max_api_request_body_size") as usize,
+        max_signal_bytes: doc.uint("limit.signal_message_size_limit") as usize,
+    })
+}
+
+/// LiveKit takes addresses, `localhost`, and the empty word for every interface.
+fn bind_address(text: &str, port: u16) -> Result<Vec<SocketAddr>, ConfigError> {
+    if text.is_empty() {
+        return Ok(vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))]);
+    }
+    if text == "localhost" {
+        return Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))]);
+    }
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    bare.parse::<IpAddr>().map(|ip| vec![SocketAddr::from((ip, port))]).map_err(|_| {
+        invalid("bind_addresses", &format!("IP addresses without a port; `{text}` is not one"))
+    })
+}
+
+fn rtc(doc: &Document, dev: bool) -> Result<RtcConfig, ConfigError> {
+    let force_tcp = doc.bool("rtc.force_tcp");
+    let tcp_port = Some(doc.uint("rtc.tcp_port") as u16).filter(|port| *port != 0);
+    if force_tcp && tcp_port.is_none() {
+        return Err(ConfigError::Conflict(
+            "`rtc.force_tcp` needs a TCP port: set `rtc.tcp_port`".into(),
+        ));
+    }
+    let mut node_ips = node_ips(&doc.text("rtc.node_ip"))?;
+    if node_ips.is_empty() && dev {
+        node_ips.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    Ok(RtcConfig {
+        udp_ports: udp_ports(doc, dev)?,
+        tcp_port,
+        node_ips,
+        force_tcp,
+        stun_servers: doc.list("rtc.stun_servers"),
+        turn_servers: turn_servers(doc)?,
+    })
+}
+
+fn udp_ports(doc: &Document, dev: bool) -> Result<Option<UdpPorts>, ConfigError> {
+    let text = doc.text("rtc.udp_port");
+    let start = doc.uint("rtc.port_range_start");
+    let end = doc.uint("rtc.port_range_end");
+    let listed = parse_port_range(&text).filter(|(first, _)| *first != 0);
+    if listed.is_some() && (start != 0 || end != 0) {
+        return Err(ConfigError::Conflict(
+            "`rtc.udp_port` and `rtc.port_range_start`/`rtc.port_range_end` exclude each other: \
+             keep `rtc.udp_port` (a range such as 7882-7892 is fine)"
+                .into(),
+        ));
+    }
+    if doc.bool("rtc.force_tcp") {
+        return Ok(None);
+    }
+    let (first, last) = match (listed, start, end) {
+        (Some(range), _, _) => range,
+        (None, 0, 0) if dev => (DEV_UDP_PORT, DEV_UDP_PORT),
+        (None, 0, 0) => DEFAULT_UDP_RANGE,
+        (None, start, end) => u16::try_from(start)
+            .ok()
+            .zip(u16::try_from(end).ok())
+            .filter(|(start, end)| *start != 0 && start <= end)
+            .ok_or_else(|| {
+                invalid("rtc.port_range_end", "a port that is not below `rtc.port_range_start`")
+            })?,
+    };
+    Ok(Some(UdpPorts { first, last }))
+}
+
+/// `v4`, `v6` or `v4,v6`.
+fn node_ips(text: &str) -> Result<Vec<IpAddr>, ConfigError> {
+    let mut ips = Vec::new();
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        let ip: IpAddr = word
+            .parse()
+            .map_err(|_| invalid("rtc.node_ip", &format!("an IP address; `{word}` is not one")))?;
+        if ip == IpAddr::V4(Ipv4Addr::UNSPECIFIED) || ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+            return Err(invalid("rtc.node_ip", "an address that clients can reach"));
+        }
+        ips.push(ip);
+    }
+    Ok(ips)
+}
+
+fn turn_servers(doc: &Document) -> Result<Vec<TurnServer>, ConfigError> {
+    let wrong = || {
+        invalid(
+            "rtc.turn_servers",
+            "a list of servers with `host`, `port`, `protocol` (udp, tcp or tls), `username` and \
+             `credential`",
+        )
+    };
+    let items = match doc.block("rtc.turn_servers") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(items)) => items,
+        Some(_) => return Err(wrong()),
+    };
+    items
+        .iter()
+        .map(|item| {
+            let item = item.as_object().ok_or_else(wrong)?;
+            if item.keys().any(|key| key == "secret" || key == "secret_file" || key == "ttl") {
+                return Err(ConfigError::Conflict(
+                    "`rtc.turn_servers` with `secret` cannot be used yet: give `username` and \
+                     `credential`"
+                        .into(),
+                ));
+            }
+            let known = ["host", "port", "protocol", "username", "credential"];
+            if let Some(key) = item.keys().find(|key| !known.contains(&key.as_str())) {
+                return Err(ConfigError::Problems(vec![Problem::Unknown {
+                    path: format!("rtc.turn_servers.{key}"),
+                    suggestion: None,
+                }]));
+            }
+            let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
+            let host = text("host");
+            let port = item.get("port").and_then(Value::as_u64).ok_or_else(wrong)?;
+            let (scheme, transport) = match text("protocol") {
+                "" | "udp" => ("turn", "udp"),
+                "tcp" => ("turn", "tcp"),
+                "tls" => ("turns", "tcp"),
+                _ => return Err(wrong()),
+            };
+            if host.is_empty() {
+                return Err(wrong());
+            }
+            Ok(TurnServer {
+                url: format!("{scheme}:{host}:{port}?transport={transport}"),
+                username: text("username").to_owned(),
+                credential: text("credential").to_owned(),
+            })
+        })
+        .collect()
+}
+
+fn room(doc: &Document) -> Result<RoomConfig, ConfigError> {
+    let seconds = |path| Duration::from_secs(doc.uint(path));
+    let enabled_codecs = match doc.block("room.enabled_codecs") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| item.get("mime").and_then(Value::as_str).map(str::to_owned))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| invalid("room.enabled_codecs", "a list of `- mime: audio/opus`"))?,
+        Some(_) => return Err(invalid("room.enabled_codecs", "a list of `- mime: audio/opus`")),
+    };
+    Ok(RoomConfig {
+        auto_create: doc.bool("room.auto_create"),
+        max_participants: doc.uint("room.max_participants") as u32,
+        empty_timeout: seconds("room.empty_timeout"),
+        departure_timeout: seconds("room.departure_timeout"),
+        enable_remote_unmute: doc.bool("room.enable_remote_unmute"),
+        enabled_codecs,
+        dynacast_pause_delay: parse_duration(&doc.text("video.dynacast_pause_delay"))
+            .unwrap_or_default(),
+        enable_data_tracks: doc.bool("enable_data_tracks"),
+    })
+}
+
+fn limit(doc: &Document) -> LimitConfig {
+    let bytes = |name: &str| doc.uint(&format!("limit.{name}")) as usize;
+    LimitConfig {
+        max_metadata: bytes("max_metadata_size"),
+        max_attributes: bytes("max_attributes_size"),
+        max_room_name: bytes("max_room_name_length"),
+        max_identity: bytes("max_participant_identity_length"),
+        max_name: bytes("max_participant_name_length"),
+    }
+}
+
+fn logging(doc: &Document) -> Result<LoggingConfig, ConfigError> {
+    let level = match (doc.is_set("logging.level"), doc.text("log_level")) {
+        (false, level) if !level.is_empty() => level,
+        _ => doc.text("logging.level"),
+    };
+    Ok(LoggingConfig {
+        level: log_level("logging.level", &level)?,
+        json: doc.bool("logging.json"),
+        components: doc
+            .map("logging.component_levels")
+            .into_iter()
+            .map(|(name, level)| Ok((name, log_level("logging.component_levels", &level)?)))
+            .collect::<Result<_, ConfigError>>()?,
+    })
+}
+
+fn log_level(path: &str, level: &str) -> Result<String, ConfigError> {
+    match level.to_lowercase().as_str() {
+        "warning" => Ok("warn".into()),
+        known @ ("trace" | "debug" | "info" | "warn" | "error") => Ok(known.into()),
+        _ => Err(invalid(path, "one of trace, debug, info, warn, error")),
+    }
+}
+
+fn prometheus(doc: &Document) -> Result<Option<PrometheusConfig>, ConfigError> {
+    let port = match doc.uint("prometheus.port") {
+        0 => doc.uint("prometheus_port"),
+        port => port,
+    };
+    let (username, password) = (doc.text("prometheus.username"), doc.text("prometheus.password"));
+    if username.is_empty() != password.is_empty() {
+        return Err(ConfigError::Conflict(
+            "`prometheus.username` and `prometheus.password` belong together: set both or neither"
+                .into(),
+        ));
+    }
+    let login = (!username.is_empty()).then(|| (username, super::Secret::new(password)));
+    Ok((port != 0).then_some(PrometheusConfig { port: port as u16, login }))
+}
+
+fn invalid(path: &str, expected: &str) -> ConfigError {
+    ConfigError::Problems(vec![Problem::Value { path: path.into(), expected: expected.into() }])
+}
