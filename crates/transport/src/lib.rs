@@ -8,6 +8,7 @@ pub mod dtls;
 pub mod peer;
 pub mod sctp;
 pub mod sdp;
+pub mod srtp;
 pub mod stun;
 mod types;
 

@@ -189,23 +189,3 @@ pub enum FailureReason {
     #[error("DTLS: {0}")]
     Dtls(String),
 }
-
-/// Why a packet could not be sealed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SealError {
-    /// DTLS is not up.
-    #[error("SRTP keys are not known yet")]
-    NotConnected,
-    /// The 2^48 RTP or 2^31 RTCP indices of this key are used up (RFC 3711 §9.2).
-    #[error("the SRTP key is exhausted")]
-    KeyExhausted,
-    /// This sequence number went out before, or is older than what could be told apart.
-    #[error("the SRTP index was used before")]
-    IndexReused,
-    /// `len` plus [`SRTP_OVERHEAD`](super::SRTP_OVERHEAD) does not fit, or the header is bad.
-    #[error("the buffer is too small or the RTP header is malformed")]
-    Malformed,
-    /// More SSRCs than [`MAX_STREAMS`](super::MAX_STREAMS).
-    #[error("too many outgoing SSRCs")]
-    TooManyStreams,
-}

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-pub use api::{DropReason, FailureReason, PeerEvent, PeerParams, Received, Route, SealError};
+pub use api::{DropReason, FailureReason, PeerEvent, PeerParams, Received, Route};
+
+pub use crate::srtp::SealError;
 
 use crate::sctp::{ChannelId, SendError};
 use crate::types::{IceCredentials, RemoteParams};
@@ -19,8 +21,6 @@ pub const SRTCP_OVERHEAD: usize = 20;
 pub const ICE_DISCONNECTED: Duration = Duration::from_secs(10);
 /// Further silence after which a peer has failed (LiveKit's ICE timer).
 pub const ICE_FAILED: Duration = Duration::from_secs(5);
-/// Outgoing and incoming SSRCs of one peer.
-pub const MAX_STREAMS: usize = 8192;
 
 /// See the module.
 #[derive(Debug)]
