@@ -1,0 +1,179 @@
+//! Packet bodies: the bytes of one decrypted RTP packet, stored once and shared by every receiver,
+//! every history and every worker that holds the packet.
+//!
+//! A [`BodyPool`] belongs to one worker. Bodies travel to other workers by reference count; the
+//! pool keeps one reference to each of its slots and takes a slot back when that reference is the
+//! last one, so that freeing on another thread needs neither a lock nor a message.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Slot size of the small class, bytes: an Opus packet of 20 ms at 64 kbit/s with extensions.
+const SMALL_SLOT_BYTES: usize = 256;
+
+/// Slot size of the large class, bytes: an Ethernet frame's worth of UDP payload.
+const LARGE_SLOT_BYTES: usize = 1_536;
+
+/// Slots looked at before the pool grows. Histories release in the order of arrival, so the oldest
+/// slot is nearly always the free one; a few more steps pass over longer-lived holders.
+const SEARCH_STEPS: usize = 8;
+
+/// Immutable bytes of one RTP packet (header, extensions and payload, without SRTP tag).
+#[derive(Debug, Clone)]
+pub struct PacketBody {
+    slot: Arc<[u8]>,
+    len: u16,
+}
+
+impl PacketBody {
+    /// A body outside of any pool. Truncates at 65,535 bytes, the largest UDP payload.
+    pub fn from_slice(bytes: &[u8]) -> Self {
+        let len = bytes.len().min(usize::from(u16::MAX));
+        Self { slot: Arc::from(&bytes[..len]), len: len as u16 }
+    }
+
+    /// The packet's bytes, from the first byte of the RTP header.
+    pub fn bytes(&self) -> &[u8] {
+        &self.slot[..usize::from(self.len)]
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    /// Whether the body has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Recycles [`PacketBody`] slots of one worker: no allocation once it has grown to what the
+/// worker's histories hold.
+#[derive(Debug)]
+pub struct BodyPool {
+    small: SlotRing,
+    large: SlotRing,
+}
+
+impl BodyPool {
+    /// A pool that keeps at most `max_slots` slots per size class; bodies beyond that are
+    /// allocated and freed one by one, and counted.
+    pub fn new(max_slots: usize) -> Self {
+        Self {
+            small: SlotRing::new(SMALL_SLOT_BYTES, max_slots),
+            large: SlotRing::new(LARGE_SLOT_BYTES, max_slots),
+        }
+    }
+
+    /// Copies a packet into a recycled slot. Truncates at 65,535 bytes.
+    pub fn store(&mut self, bytes: &[u8]) -> PacketBody {
+        let ring = match bytes.len() {
+            0..=SMALL_SLOT_BYTES => &mut self.small,
+            n if n <= LARGE_SLOT_BYTES => &mut self.large,
+            _ => return PacketBody::from_slice(bytes),
+        };
+        PacketBody { slot: ring.store(bytes), len: bytes.len() as u16 }
+    }
+
+    /// Slots that the pool keeps, free or in use.
+    pub fn slots(&self) -> usize {
+        self.small.slots.len() + self.large.slots.len()
+    }
+
+    /// Bodies that had to be allocated outside of the pool because it was at its bound.
+    pub fn overflows(&self) -> u64 {
+        self.small.overflows + self.large.overflows
+    }
+}
+
+#[derive(Debug)]
+struct SlotRing {
+    slots: VecDeque<Arc<[u8]>>,
+    slot_bytes: usize,
+    max_slots: usize,
+    overflows: u64,
+}
+
+impl SlotRing {
+    fn new(slot_bytes: usize, max_slots: usize) -> Self {
+        Self { slots: VecDeque::new(), slot_bytes, max_slots, overflows: 0 }
+    }
+
+    fn store(&mut self, bytes: &[u8]) -> Arc<[u8]> {
+        for _ in 0..SEARCH_STEPS.min(self.slots.len()) {
+            let Some(mut slot) = self.slots.pop_front() else { break };
+            if let Some(free) = Arc::get_mut(&mut slot) {
+                free[..bytes.len()].copy_from_slice(bytes);
+                self.slots.push_back(Arc::clone(&slot));
+                return slot;
+            }
+            self.slots.push_back(slot);
+        }
+        if self.slots.len() >= self.max_slots {
+            self.overflows += 1;
+            return Arc::from(bytes);
+        }
+        // `from_iter` over an exact-size iterator allocates the slice in place, once.
+        let mut slot: Arc<[u8]> = std::iter::repeat_n(0, self.slot_bytes).collect();
+        if let Some(fresh) = Arc::get_mut(&mut slot) {
+            fresh[..bytes.len()].copy_from_slice(bytes);
+        }
+        self.slots.push_back(Arc::clone(&slot));
+        slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_returns_when_its_last_holder_lets_go() {
+        let mut pool = BodyPool::new(16);
+        for round in 0..100u8 {
+            let body = pool.store(&[round; 100]);
+            let copy = body.clone();
+            drop(body);
+            assert_eq!(copy.bytes(), [round; 100]);
+        }
+        assert_eq!(pool.slots(), 1);
+    }
+
+    #[test]
+    fn a_held_body_is_never_overwritten() {
+        let mut pool = BodyPool::new(64);
+        let held: Vec<_> = (0..40u8).map(|i| pool.store(&[i; 1_200])).collect();
+        for _ in 0..200 {
+            pool.store(&[0xff; 1_200]);
+        }
+        for (i, body) in held.iter().enumerate() {
+            assert_eq!(body.bytes(), [i as u8; 1_200]);
+        }
+    }
+
+    #[test]
+    fn a_full_pool_counts_and_still_delivers() {
+        let mut pool = BodyPool::new(2);
+        let held: Vec<_> = (0..5u8).map(|i| pool.store(&[i; 10])).collect();
+        assert_eq!(pool.slots(), 2);
+        assert_eq!(pool.overflows(), 3);
+        assert!(held.iter().enumerate().all(|(i, b)| b.bytes() == [i as u8; 10]));
+    }
+
+    #[test]
+    fn a_jumbo_packet_gets_its_own_allocation() {
+        let mut pool = BodyPool::new(2);
+        assert_eq!(pool.store(&[7; 9_000]).len(), 9_000);
+        assert_eq!(pool.slots(), 0);
+    }
+
+    #[test]
+    fn bodies_may_be_dropped_on_another_thread() {
+        let mut pool = BodyPool::new(4);
+        let body = pool.store(b"hello");
+        std::thread::spawn(move || drop(body)).join().expect("the thread only drops");
+        pool.store(b"again");
+        assert_eq!(pool.slots(), 1);
+    }
+}

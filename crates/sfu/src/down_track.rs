@@ -1,0 +1,567 @@
+//! One track towards one receiver: which packets it gets, under which numbers, and what it can ask
+//! for again.
+//!
+//! Packets of the track, all layers, flow in through [`DownTrack::forward`]; what flows out is the
+//! rewritten header of those that go on. Sender reports of the publisher, and RTCP of the receiver,
+//! come in beside; sender reports, key-frame requests and retransmissions come out.
+
+use std::time::{Duration, Instant};
+
+use sluice_rtp::codec::{Codec, MediaKind};
+use sluice_rtp::rtcp::{ReportBlock, SenderInfo};
+
+use crate::drop_reason::{DropCounters, DropReason};
+use crate::history::TrackHistory;
+use crate::packet::{LayerSet, MediaPacket};
+use crate::selector::{Choice, Goal, LayerSelector, Passthrough, Simulcast};
+use crate::sender_report::{ReportClock, SourceClocks, SourceReport};
+use crate::sent_log::{PayloadRewrite, Refusal, SentLog, SentPacket};
+use crate::seq_munger::SeqMunger;
+use crate::ts_munger::{Transition, TsMunger};
+use crate::vp8_munger::Vp8Munger;
+
+/// Shortest and longest time between requests for the same key frame (LiveKit); in between, two
+/// round trips.
+const KEY_FRAME_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
+
+/// Round-trip time before the first report block.
+const DEFAULT_RTT: Duration = Duration::from_millis(100);
+
+/// Switches refused for stepping back in time before the publisher's clock is no longer believed.
+const MAX_REFUSED_SWITCHES: u8 = 3;
+
+/// After a receiver asked for a key frame, its NACKs are ignored until it comes, this long at most:
+/// it no longer needs what it lost.
+const NACK_SILENCE: Duration = Duration::from_secs(1);
+
+/// What was negotiated with a receiver for one track.
+#[derive(Debug, Clone)]
+pub struct DownTrackConfig {
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// Codec that the receiver expects; packets of others are dropped.
+    pub codec: Codec,
+    /// RTP clock, Hz.
+    pub clock_rate: u32,
+    /// SSRC of the media stream.
+    pub ssrc: u32,
+    /// Payload type of the media stream.
+    pub pt: u8,
+    /// SSRC and payload type of the RTX stream.
+    pub rtx: Option<(u32, u8)>,
+    /// Whether the payload is end-to-end encrypted.
+    pub encrypted: bool,
+    /// First sequence number of the media stream; random, below 2^15 (RFC 3711 §3.3.1).
+    pub first_seq: u16,
+    /// First sequence number of the RTX stream; random, below 2^15.
+    pub first_rtx_seq: u16,
+    /// Layers that the publisher sends now, if known.
+    pub live_layers: LayerSet,
+}
+
+/// What the receiver wants of the track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DownTrackSettings {
+    /// False: nothing is sent.
+    pub enabled: bool,
+    /// Highest spatial layer, 0..=2.
+    pub max_spatial: u8,
+    /// Highest temporal layer, 0..=3.
+    pub max_temporal: u8,
+}
+
+impl Default for DownTrackSettings {
+    fn default() -> Self {
+        Self { enabled: true, max_spatial: 2, max_temporal: 3 }
+    }
+}
+
+/// What the receiver's network can carry of the track, as the allocator decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allocation {
+    /// No limit known.
+    Unlimited,
+    /// Up to these layers.
+    UpTo {
+        /// Highest spatial layer.
+        spatial: u8,
+        /// Highest temporal layer.
+        temporal: u8,
+        /// Whether a layer above is left at once, before the lower one's key frame has come.
+        urgent: bool,
+    },
+    /// Not even the lowest layer.
+    Paused,
+}
+
+/// A packet to send: the rewritten parts of its header and payload. The rest is the source's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forwarded {
+    /// Sequence number.
+    pub seq: u16,
+    /// Timestamp.
+    pub timestamp: u32,
+    /// Marker.
+    pub marker: bool,
+    /// Start of the payload, if it differs.
+    pub rewrite: PayloadRewrite,
+}
+
+/// A packet to send because the receiver misses it.
+#[derive(Debug, Clone, Copy)]
+pub struct Resend<'a> {
+    /// Source of the payload.
+    pub packet: &'a MediaPacket,
+    /// Its rewritten parts; `seq` is the one on the media stream.
+    pub forwarded: Forwarded,
+    /// Sequence number on the RTX stream (RFC 4588). `None`: the packet was never sent before and
+    /// goes out on the media stream.
+    pub rtx_seq: Option<u16>,
+}
+
+/// What became of a receiver's NACKs, packets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NackCounters {
+    /// Packets asked for.
+    pub requested: u64,
+    /// Sent again on the RTX stream.
+    pub resent: u64,
+    /// Sent for the first time, into a place that was left open.
+    pub filled: u64,
+    /// Ignored: asked for again too early, or while a key frame is on its way.
+    pub suppressed: u64,
+    /// Ignored: sent three times already.
+    pub exhausted: u64,
+    /// Not known, too old, or lost before us.
+    pub unavailable: u64,
+    /// No RTX stream was negotiated. The same packet is never sealed twice under one index.
+    pub without_rtx: u64,
+}
+
+/// What a receiver said in its newest report block.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ReceiverFeedback {
+    /// Loss in the last interval, 0..=1.
+    pub fraction_lost: f32,
+    /// Packets lost since the start.
+    pub cumulative_lost: i32,
+    /// Interarrival jitter.
+    pub jitter: Duration,
+    /// Round-trip time.
+    pub rtt: Option<Duration>,
+}
+
+/// State of one subscription.
+#[derive(Debug)]
+pub struct DownTrack {
+    config: DownTrackConfig,
+    settings: DownTrackSettings,
+    allocation: Allocation,
+    live: LayerSet,
+    selector: LayerSelector,
+    seq: SeqMunger,
+    ts: TsMunger,
+    vp8: Option<Vp8Munger>,
+    sent: SentLog,
+    rtx_seq: u16,
+    clocks: SourceClocks,
+    reports: ReportClock,
+    /// Stream that was sent last, also while paused.
+    last_source: Option<(u8, u8)>,
+    refused_switches: u8,
+    key_frame_asked: Option<Instant>,
+    silent_until: Option<Instant>,
+    packets: u64,
+    octets: u64,
+    feedback: ReceiverFeedback,
+    nacks: NackCounters,
+    dropped: DropCounters,
+}
+
+impl DownTrack {
+    /// A subscription to which nothing has been sent.
+    pub fn new(config: DownTrackConfig, settings: DownTrackSettings, now: Instant) -> Self {
+        // Without a descriptor (which packets tell) the start of an encrypted AV1 frame cannot be
+        // seen; such a receiver begins anywhere and its decoder waits.
+        let blind = config.encrypted && config.codec == Codec::Av1;
+        let selector = match config.kind {
+            MediaKind::Audio => LayerSelector::Passthrough(Passthrough::default()),
+            MediaKind::Video => LayerSelector::Simulcast(Simulcast::new(now, blind)),
+        };
+        Self {
+            settings,
+            allocation: Allocation::Unlimited,
+            live: config.live_layers,
+            selector,
+            seq: SeqMunger::new(config.first_seq),
+            ts: TsMunger::new(config.clock_rate),
+            vp8: (config.codec == Codec::Vp8).then(Vp8Munger::default),
+            sent: SentLog::default(),
+            rtx_seq: config.first_rtx_seq,
+            clocks: SourceClocks::default(),
+            reports: ReportClock::default(),
+            last_source: None,
+            refused_switches: 0,
+            key_frame_asked: None,
+            silent_until: None,
+            packets: 0,
+            octets: 0,
+            feedback: ReceiverFeedback::default(),
+            nacks: NackCounters::default(),
+            dropped: DropCounters::default(),
+            config,
+        }
+    }
+
+    /// What was negotiated.
+    pub fn config(&self) -> &DownTrackConfig {
+        &self.config
+    }
+
+    /// Changes what the receiver wants.
+    pub fn set_settings(&mut self, now: Instant, settings: DownTrackSettings) {
+        self.settings = settings;
+        self.on_goal_changed(now, false);
+    }
+
+    /// Changes what the receiver's network can carry.
+    pub fn set_allocation(&mut self, now: Instant, allocation: Allocation) {
+        self.allocation = allocation;
+        let urgent = matches!(allocation, Allocation::UpTo { urgent: true, .. });
+        self.on_goal_changed(now, urgent);
+    }
+
+    /// Notes a sender report of the publisher.
+    pub fn on_source_report(&mut self, report: SourceReport) {
+        self.clocks.set(report);
+    }
+
+    /// Notes the layers that the publisher sends; packets bring the same news.
+    pub fn set_live_layers(&mut self, live: LayerSet) {
+        self.live = live;
+    }
+
+    /// Decides about a packet of the track, of any layer. Returns how to send it, or `None` if this
+    /// receiver does not get it (counted by reason).
+    pub fn forward(&mut self, now: Instant, packet: &MediaPacket) -> Option<Forwarded> {
+        self.live = packet.live_layers;
+        let result = self.try_forward(now, packet);
+        result.inspect_err(|reason| self.dropped.count(*reason)).ok()
+    }
+
+    /// Answers a NACK: calls `send` for each packet to send (again).
+    pub fn on_nack<'h>(
+        &mut self,
+        now: Instant,
+        seqs: impl IntoIterator<Item = u16>,
+        history: &'h TrackHistory,
+        mut send: impl FnMut(Resend<'h>),
+    ) {
+        let silent = self.silent_until.is_some_and(|until| now < until);
+        for seq in seqs {
+            self.nacks.requested += 1;
+            if silent {
+                self.nacks.suppressed += 1;
+            } else if let Some(resend) = self.resend(now, seq, history) {
+                send(resend);
+            }
+        }
+    }
+
+    /// The receiver asked for a key frame (PLI or FIR). Returns the layer of which the publisher
+    /// must be asked for one.
+    pub fn on_key_frame_request(&mut self, now: Instant) -> Option<u8> {
+        if self.config.kind == MediaKind::Audio || self.goal().is_none() {
+            return None;
+        }
+        self.silent_until = Some(now + NACK_SILENCE);
+        let current = self.selector.current().map(|(layer, _)| layer);
+        self.awaited_layer().or(current)
+    }
+
+    /// The layer of which a key frame must be asked for now, so that this receiver can start or
+    /// switch. To be called after every change and at [`poll_timeout`](Self::poll_timeout).
+    pub fn poll_key_frame_request(&mut self, now: Instant) -> Option<u8> {
+        let layer = self.awaited_layer();
+        if layer.is_none() {
+            self.key_frame_asked = None;
+            return None;
+        }
+        if self.key_frame_asked.is_some_and(|at| now < at + self.key_frame_retry()) {
+            return None;
+        }
+        self.key_frame_asked = Some(now);
+        layer
+    }
+
+    /// When [`poll_key_frame_request`](Self::poll_key_frame_request) repeats a request.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.awaited_layer()?;
+        self.key_frame_asked.map(|at| at + self.key_frame_retry())
+    }
+
+    /// The sender report for the receiver, about every three seconds. `None` before the publisher
+    /// has reported on the stream that is being sent.
+    pub fn sender_report(&mut self, now: Instant) -> Option<SenderInfo> {
+        let (stream, epoch) = self.last_source?;
+        let source = self.clocks.get(stream, epoch)?;
+        let (ntp, timestamp) = self.reports.advance(now, source, self.config.clock_rate)?;
+        Some(SenderInfo {
+            ssrc: self.config.ssrc,
+            ntp,
+            rtp_timestamp: self.ts.target_of(timestamp),
+            packet_count: self.packets as u32,
+            octet_count: self.octets as u32,
+        })
+    }
+
+    /// Takes the receiver's report block about the media stream.
+    pub fn on_receiver_report(&mut self, now: Instant, block: &ReportBlock) {
+        let rtt = self.reports.on_report_block(now, block.last_sr, block.delay_since_last_sr);
+        let clock_rate = u64::from(self.config.clock_rate.max(1));
+        self.feedback = ReceiverFeedback {
+            fraction_lost: f32::from(block.fraction_lost) / 256.0,
+            cumulative_lost: block.cumulative_lost,
+            jitter: Duration::from_nanos(u64::from(block.jitter) * 1_000_000_000 / clock_rate),
+            rtt: rtt.or(self.feedback.rtt),
+        };
+    }
+
+    /// Sets the round-trip time to the receiver, if another measurement is better.
+    pub fn set_rtt(&mut self, rtt: Duration) {
+        self.feedback.rtt = Some(rtt);
+    }
+
+    /// Layer that is being sent.
+    pub fn current_layer(&self) -> Option<u8> {
+        self.selector.current().map(|(layer, _)| layer)
+    }
+
+    /// Temporal layer that is being sent, if they are told apart.
+    pub fn current_temporal(&self) -> Option<u8> {
+        self.selector.current_temporal()
+    }
+
+    /// Layer that would be sent if a key frame of each came now.
+    pub fn target_layer(&self) -> Option<u8> {
+        self.goal().and_then(|goal| goal.target(self.live))
+    }
+
+    /// Highest layer that the receiver wants, for dynacast; `None` if it wants none.
+    pub fn wanted_layer(&self) -> Option<u8> {
+        self.settings.enabled.then_some(self.settings.max_spatial)
+    }
+
+    /// The receiver's newest report.
+    pub fn feedback(&self) -> &ReceiverFeedback {
+        &self.feedback
+    }
+
+    /// What became of the receiver's NACKs.
+    pub fn nacks(&self) -> &NackCounters {
+        &self.nacks
+    }
+
+    /// Packets of the track that this receiver did not get.
+    pub fn dropped(&self) -> &DropCounters {
+        &self.dropped
+    }
+
+    /// Packets and payload bytes sent on the media stream.
+    pub fn sent(&self) -> (u64, u64) {
+        (self.packets, self.octets)
+    }
+
+    fn try_forward(&mut self, now: Instant, packet: &MediaPacket) -> Result<Forwarded, DropReason> {
+        if packet.codec != self.config.codec && !packet.is_padding() {
+            return Err(DropReason::CodecMismatch);
+        }
+        let goal = self.goal().ok_or(DropReason::Paused)?;
+        if packet.newer == 0 {
+            self.selector.on_frame(packet, &goal);
+        }
+        match self.selector.choose(now, packet, &goal) {
+            Choice::Ignore(reason) => return Err(reason),
+            Choice::Skip(reason) => {
+                self.skip(packet);
+                return Err(reason);
+            }
+            Choice::Start => self.start(now, packet, &goal)?,
+            Choice::Forward => {}
+        }
+        let rewrite = self.rewrite_payload(packet)?;
+        let target = self.seq.forward(packet.ext_seq).ok_or(DropReason::NoGap)?;
+        let timestamp = self.ts.map(now, packet.timestamp);
+        self.packets += 1;
+        self.octets += u64::from(packet.payload.len);
+        if packet.starts_key_frame() {
+            self.silent_until = None;
+        }
+        if self.config.rtx.is_some() {
+            self.sent.push(SentPacket {
+                target,
+                ext_seq: packet.ext_seq,
+                timestamp,
+                stream: packet.stream,
+                marker: packet.marker,
+                rewrite,
+            });
+        }
+        Ok(Forwarded { seq: target as u16, timestamp, marker: packet.marker, rewrite })
+    }
+
+    /// Makes the packet's stream the one that is sent, from this packet on.
+    fn start(&mut self, now: Instant, packet: &MediaPacket, goal: &Goal) -> Result<(), DropReason> {
+        let source = (packet.stream, packet.epoch);
+        let (aligned, transition) = match self.last_source {
+            Some(last) if last == source => {
+                (Some(self.ts.target_of(packet.timestamp)), Transition::Resume)
+            }
+            Some(last) => {
+                let clock_rate = self.config.clock_rate;
+                let in_last = self.clocks.translate(packet.timestamp, source, last, clock_rate);
+                let same_pictures = last.0 != source.0 && self.selector.current().is_some();
+                let transition =
+                    if same_pictures { Transition::Switch } else { Transition::Resume };
+                (in_last.map(|ts| self.ts.target_of(ts)), transition)
+            }
+            None => (None, Transition::Resume),
+        };
+        let believed = aligned.filter(|_| self.refused_switches < MAX_REFUSED_SWITCHES);
+        if self.ts.start(now, packet.timestamp, believed, transition).is_err() {
+            self.refused_switches += 1;
+            return Err(DropReason::TimestampBehind);
+        }
+        self.refused_switches = 0;
+        self.seq.start(packet.ext_seq, packet.newer);
+        if let (Some(munger), Some(descriptor)) = (&mut self.vp8, &packet.info.vp8) {
+            munger.start(descriptor);
+        }
+        self.selector.start(packet, goal);
+        self.last_source = Some(source);
+        Ok(())
+    }
+
+    /// Closes the number of a packet of the current stream that is not sent.
+    fn skip(&mut self, packet: &MediaPacket) {
+        self.seq.skip(packet.ext_seq);
+        if let (Some(munger), Some(descriptor)) = (&mut self.vp8, &packet.info.vp8) {
+            munger.map(descriptor, false);
+        }
+    }
+
+    fn rewrite_payload(&mut self, packet: &MediaPacket) -> Result<PayloadRewrite, DropReason> {
+        let (Some(munger), Some(descriptor)) = (&mut self.vp8, &packet.info.vp8) else {
+            return Ok(PayloadRewrite::default());
+        };
+        let Some(indices) = munger.map(descriptor, true) else {
+            // The rest of its picture was dropped, or is long gone.
+            self.seq.skip(packet.ext_seq);
+            return Err(DropReason::TemporalLayer);
+        };
+        let mut bytes = [0; PayloadRewrite::MAX_LEN];
+        let len = descriptor.write(indices, &mut bytes);
+        Ok(PayloadRewrite::new(bytes, len, descriptor.len()))
+    }
+
+    fn resend<'h>(
+        &mut self,
+        now: Instant,
+        seq: u16,
+        history: &'h TrackHistory,
+    ) -> Option<Resend<'h>> {
+        if let Some(source) = self.seq.source_of_hole(seq) {
+            return self.fill_hole(now, source, history);
+        }
+        if self.config.rtx.is_none() {
+            self.nacks.without_rtx += 1;
+            return None;
+        }
+        let target = self.seq.unwrap_target(seq);
+        let sent = match self.sent.request(now, target, self.feedback.rtt) {
+            Ok(sent) => sent,
+            Err(refusal) => {
+                *match refusal {
+                    Refusal::Unknown => &mut self.nacks.unavailable,
+                    Refusal::Repeated => &mut self.nacks.suppressed,
+                    Refusal::Exhausted => &mut self.nacks.exhausted,
+                } += 1;
+                return None;
+            }
+        };
+        let Some(packet) = history.get(sent.stream, sent.ext_seq) else {
+            self.nacks.unavailable += 1;
+            return None;
+        };
+        self.nacks.resent += 1;
+        let rtx_seq = self.rtx_seq;
+        self.rtx_seq = rtx_seq.wrapping_add(1);
+        let SentPacket { timestamp, marker, rewrite, .. } = sent;
+        let forwarded = Forwarded { seq, timestamp, marker, rewrite };
+        Some(Resend { packet, forwarded, rtx_seq: Some(rtx_seq) })
+    }
+
+    /// The receiver misses a packet that came to us before its stream was started for it.
+    fn fill_hole<'h>(
+        &mut self,
+        now: Instant,
+        source: u64,
+        history: &'h TrackHistory,
+    ) -> Option<Resend<'h>> {
+        let (layer, _) = self.selector.current()?;
+        let packet = history.get(layer, source);
+        let forwarded = packet.and_then(|p| self.try_forward(now, p).ok().map(|f| (p, f)));
+        let Some((packet, forwarded)) = forwarded else {
+            self.nacks.unavailable += 1;
+            return None;
+        };
+        self.nacks.filled += 1;
+        Some(Resend { packet, forwarded, rtx_seq: None })
+    }
+
+    /// What the receiver may have now; `None` while paused.
+    fn goal(&self) -> Option<Goal> {
+        let DownTrackSettings { enabled, max_spatial, max_temporal } = self.settings;
+        if !enabled {
+            return None;
+        }
+        let goal = match self.allocation {
+            Allocation::Paused => return None,
+            Allocation::Unlimited => {
+                Goal { spatial: max_spatial, temporal: max_temporal, overshoot: true }
+            }
+            Allocation::UpTo { spatial, temporal, .. } => Goal {
+                spatial: spatial.min(max_spatial),
+                temporal: temporal.min(max_temporal),
+                overshoot: false,
+            },
+        };
+        Some(goal)
+    }
+
+    fn on_goal_changed(&mut self, now: Instant, urgent: bool) {
+        let Some(goal) = self.goal() else {
+            self.selector.stop(now);
+            return;
+        };
+        let above = self.current_layer().is_some_and(|current| current > goal.spatial);
+        if urgent && above {
+            self.selector.stop(now);
+        }
+        // A new wish is asked for at once, not after the interval of the old one.
+        self.key_frame_asked = None;
+    }
+
+    fn awaited_layer(&self) -> Option<u8> {
+        self.selector.awaited(self.live, &self.goal()?)
+    }
+
+    fn key_frame_retry(&self) -> Duration {
+        let rtt = self.feedback.rtt.unwrap_or(DEFAULT_RTT);
+        (rtt * 2).clamp(KEY_FRAME_RETRY.0, KEY_FRAME_RETRY.1)
+    }
+}
+
+#[cfg(test)]
+#[path = "down_track_tests.rs"]
+mod tests;

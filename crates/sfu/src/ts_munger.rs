@@ -1,0 +1,211 @@
+//! Timestamps towards one receiver: continuous over layer switches, pauses and restarts of the
+//! source, never backwards.
+
+use std::time::{Duration, Instant};
+
+use sluice_rtp::seq::ts_diff;
+
+use crate::sender_report::ticks;
+
+/// A switch that would step back further waits for another key frame (LiveKit `forwarder.go`).
+const MAX_SWITCH_BACK: Duration = Duration::from_millis(50);
+
+/// After a pause, further behind the expected time than this counts as wrong (LiveKit).
+const MAX_RESUME_BACK: Duration = Duration::from_millis(200);
+
+/// Further from the expected time than this, in either direction, is never believed (LiveKit).
+const MAX_DEVIATION: Duration = Duration::from_secs(2);
+
+/// Why the source changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transition {
+    /// To another layer that plays the same pictures.
+    Switch,
+    /// Back from a pause, or on with a restarted stream.
+    Resume,
+}
+
+/// The new source would step back in time by this much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepsBack(pub Duration);
+
+/// Maps the timestamps of one source stream at a time to the receiver's.
+#[derive(Debug, Clone)]
+pub struct TsMunger {
+    clock_rate: u32,
+    /// `target = source + offset`, wrapping.
+    offset: u32,
+    newest: Option<(u32, Instant)>,
+}
+
+impl TsMunger {
+    /// Nothing sent yet: the first source keeps its own timestamps. `clock_rate` in Hz.
+    pub fn new(clock_rate: u32) -> Self {
+        Self { clock_rate: clock_rate.max(1), offset: 0, newest: None }
+    }
+
+    /// Continues with another source (or the same after a break), whose first packet has
+    /// `source_ts`. `aligned` is the target timestamp of that packet by the publisher's own clock,
+    /// if its sender reports tell; otherwise the time passed since the newest packet decides.
+    ///
+    /// # Errors
+    /// For a [`Transition::Switch`]: the packet belongs too far before what was sent.
+    pub fn start(
+        &mut self,
+        now: Instant,
+        source_ts: u32,
+        aligned: Option<u32>,
+        transition: Transition,
+    ) -> Result<(), StepsBack> {
+        let Some((newest, at)) = self.newest else {
+            self.offset = 0;
+            return Ok(());
+        };
+        let elapsed = now.saturating_duration_since(at);
+        let expected = newest.wrapping_add(ticks(elapsed, self.clock_rate));
+        let mut target = aligned.unwrap_or(expected);
+        let ahead = ts_diff(target, expected);
+        let too_far_behind = match transition {
+            Transition::Switch => MAX_DEVIATION,
+            Transition::Resume => MAX_RESUME_BACK,
+        };
+        if ahead > self.span(MAX_DEVIATION) || ahead < -self.span(too_far_behind) {
+            target = expected;
+        }
+        let back = ts_diff(newest, target);
+        if transition == Transition::Switch && back > self.span(MAX_SWITCH_BACK) {
+            let nanos = u64::from(back.unsigned_abs()) * 1_000_000_000 / u64::from(self.clock_rate);
+            return Err(StepsBack(Duration::from_nanos(nanos)));
+        }
+        if back >= 0 {
+            target = newest.wrapping_add(1);
+        }
+        self.offset = target.wrapping_sub(source_ts);
+        Ok(())
+    }
+
+    /// The target timestamp of a packet of the current source.
+    pub fn map(&mut self, now: Instant, source_ts: u32) -> u32 {
+        let target = self.target_of(source_ts);
+        if self.newest.is_none_or(|(newest, _)| ts_diff(target, newest) > 0) {
+            self.newest = Some((target, now));
+        }
+        target
+    }
+
+    /// The target timestamp of any moment of the current source.
+    pub fn target_of(&self, source_ts: u32) -> u32 {
+        source_ts.wrapping_add(self.offset)
+    }
+
+    /// The newest target timestamp sent.
+    pub fn newest(&self) -> Option<u32> {
+        self.newest.map(|(ts, _)| ts)
+    }
+
+    fn span(&self, duration: Duration) -> i32 {
+        ticks(duration, self.clock_rate) as i32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_util::epoch;
+    use proptest::prelude::*;
+
+    const CLOCK: u32 = 90_000;
+    const MS: u32 = 90;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    /// A munger that has sent `newest` at the returned time.
+    fn sent(newest: u32) -> (TsMunger, Instant) {
+        let t0 = epoch();
+        let mut munger = TsMunger::new(CLOCK);
+        munger.start(t0, newest, None, Transition::Switch).expect("the first source");
+        munger.map(t0, newest);
+        (munger, t0)
+    }
+
+    #[test]
+    fn the_first_source_keeps_its_timestamps() {
+        let (munger, _) = sent(77);
+        assert_eq!(munger.newest(), Some(77));
+    }
+
+    #[test]
+    fn a_switch_follows_the_publishers_clock() {
+        for newest in [1_000_000, u32::MAX - 10] {
+            let (mut munger, t0) = sent(newest);
+            let aligned = newest.wrapping_add(33 * MS);
+            munger.start(t0 + ms(60), 5, Some(aligned), Transition::Switch).expect("ahead");
+            assert_eq!(munger.map(t0 + ms(60), 5), aligned);
+            assert_eq!(munger.map(t0 + ms(90), 5 + 33 * MS), aligned.wrapping_add(33 * MS));
+        }
+    }
+
+    #[test]
+    fn without_reports_the_time_passed_decides() {
+        let (mut munger, t0) = sent(1_000);
+        munger.start(t0 + ms(40), 9_999_999, None, Transition::Switch).expect("ahead");
+        assert_eq!(munger.map(t0 + ms(40), 9_999_999), 1_000 + 40 * MS);
+    }
+
+    #[test]
+    fn a_small_step_back_becomes_one_tick_forward_and_a_large_one_is_refused() {
+        let (mut munger, t0) = sent(1_000_000);
+        let back = |by: u32| Some(1_000_000 - by * MS);
+        let refused = munger.start(t0 + ms(10), 5, back(51), Transition::Switch);
+        assert_eq!(refused, Err(StepsBack(ms(51))));
+        munger.start(t0 + ms(10), 5, back(50), Transition::Switch).expect("tolerated");
+        assert_eq!(munger.map(t0, 5), 1_000_001);
+    }
+
+    #[test]
+    fn a_nonsense_alignment_is_replaced_by_the_time_passed() {
+        for aligned in [1_000_000 + 2_100 * MS, 1_000_000 - 2_100 * MS] {
+            let (mut munger, t0) = sent(1_000_000);
+            munger.start(t0 + ms(20), 5, Some(aligned), Transition::Switch).expect("replaced");
+            assert_eq!(munger.map(t0, 5), 1_000_000 + 20 * MS);
+        }
+    }
+
+    #[test]
+    fn after_a_pause_the_source_decides_unless_it_is_late() {
+        let (mut munger, t0) = sent(1_000_000);
+        let later = t0 + ms(10_000);
+        let aligned = 1_000_000 + 9_900 * MS;
+        munger.start(later, 5, Some(aligned), Transition::Resume).expect("resumes never fail");
+        assert_eq!(munger.map(later, 5), aligned);
+
+        let (mut munger, t0) = sent(1_000_000);
+        let later = t0 + ms(10_000);
+        let stale = 1_000_000 + 9_700 * MS;
+        munger.start(later, 5, Some(stale), Transition::Resume).expect("resumes never fail");
+        assert_eq!(munger.map(later, 5), 1_000_000 + 10_000 * MS);
+    }
+
+    proptest! {
+        #[test]
+        fn time_never_goes_back_over_a_transition(
+            newest: u32, source_ts: u32, aligned: Option<u32>, elapsed in 0u64..100_000,
+            resume: bool,
+        ) {
+            let (mut munger, t0) = sent(newest);
+            let now = t0 + ms(elapsed);
+            let transition = if resume { Transition::Resume } else { Transition::Switch };
+            let started = munger.start(now, source_ts, aligned, transition);
+            prop_assert!(started.is_ok() || !resume);
+            if started.is_ok() {
+                let target = munger.map(now, source_ts);
+                prop_assert!(ts_diff(target, newest) > 0);
+                let expected = newest.wrapping_add(ticks(ms(elapsed), CLOCK));
+                let deviation = ts_diff(target, expected).unsigned_abs();
+                prop_assert!(deviation <= ticks(MAX_DEVIATION, CLOCK) + 1);
+            }
+        }
+    }
+}
