@@ -11,6 +11,7 @@ use prost::{Message, Name};
 use prost_reflect::DynamicMessage;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use sluice_proto::json;
 use support::fill::samples;
 
@@ -63,8 +64,8 @@ where
         assert_eq!(back.encode_to_vec(), bytes, "{name}: means something else for {ours:?}");
 
         let our_json = json::to_camel(&ours).expect("our JSON");
-        let their_json = serde_json::to_value(&theirs).expect("their JSON");
-        let our_value: serde_json::Value = serde_json::from_str(&our_json).expect("JSON");
+        let their_json = with_z(serde_json::to_value(&theirs).expect("their JSON"));
+        let our_value: Value = serde_json::from_str(&our_json).expect("JSON");
         assert_eq!(our_value, their_json, "{name}: JSON differs");
         let read: Theirs =
             serde_json::from_str(&our_json).unwrap_or_else(|e| panic!("{name}: {e} in {our_json}"));
@@ -75,6 +76,19 @@ where
         let read: Ours = json::from_json(json::to_twirp(&ours).expect("JSON").as_bytes())
             .unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(read, ours, "{name}: we read our own API form differently");
+    }
+}
+
+/// UTC as protobuf's JSON writes it; their library prints the offset.
+fn with_z(value: Value) -> Value {
+    match value {
+        Value::String(text) => match text.strip_suffix("+00:00") {
+            Some(time) => Value::String(format!("{time}Z")),
+            None => Value::String(text),
+        },
+        Value::Array(items) => items.into_iter().map(with_z).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(k, v)| (k, with_z(v))).collect(),
+        other => other,
     }
 }
 
