@@ -1,0 +1,158 @@
+"""Every pairing of real clients: what one publishes, the other sees and hears decoded."""
+
+import pytest
+
+from harness import judge
+
+TONES = {"python": 440, "browser": 880, "node": 660}
+PICTURE = {"width": 640, "height": 360, "fps": 16}
+
+pairings = pytest.mark.parametrize(
+    "publisher, receiver",
+    [("python", "browser"), ("browser", "python"), ("browser", "browser"), ("node", "python")],
+    ids=lambda kind: kind,
+)
+signalling = pytest.mark.parametrize("v1", [False, True], ids=["v0", "v1"])
+transports = pytest.mark.parametrize("tcp_only", [False, True], ids=["udp", "tcp"])
+workers = pytest.mark.parametrize("workers", [1, 2], ids=["1worker", "2workers"])
+
+
+@workers
+@transports
+@signalling
+@pairings
+def test_call(call, publisher, receiver, v1, tcp_only, workers):
+    room = call(tcp_only=tcp_only, workers=workers)
+    before = room.server.metrics()
+    receiving = room.join(receiver, "receiver", v1=v1)
+    publishing = room.join(publisher, "publisher", v1=v1)
+    simulcast = publisher == "browser"
+    publishing.call(
+        "publish", video={**PICTURE, "simulcast": simulcast}, audio={"hz": TONES[publisher]}
+    )
+
+    report = judge.wait_for_media(receiving, "publisher")
+    judge.assert_picture(judge.track_of(report, "publisher", "video"))
+    judge.assert_tone(judge.track_of(report, "publisher", "audio"), TONES[publisher])
+    assert report["participants"] == ["publisher"]
+
+    for kind, peer in ((publisher, publishing), (receiver, receiving)):
+        if kind == "browser":
+            assert_browser(peer.call("stats"), tcp_only, receives=peer is receiving)
+    if workers == 2:
+        crossed = room.server.metric("sluice_link_in_total") - sum(
+            value for key, value in before.items() if key.split("{")[0] == "sluice_link_in_total"
+        )
+        assert crossed > 0, "two workers, but no packet crossed between them"
+
+
+@signalling
+@pytest.mark.parametrize("kind", ["python", "browser"])
+def test_first_frame_of_a_running_stream_comes_at_once(call, kind, v1):
+    """Someone who joins a room where video is flowing sees it within a second."""
+    room = call(workers=2)
+    publishing = room.join("browser", "publisher", v1=v1)
+    publishing.call("publish", video={**PICTURE, "simulcast": True}, audio=None)
+    early = room.join("python", "early", v1=v1)
+    judge.wait_for_media(early, "publisher", audio=False)
+
+    late = room.join(kind, "late", v1=v1)
+    report = judge.wait_for_media(late, "publisher", audio=False)
+    first = judge.track_of(report, "publisher", "video")["first_frame_ms"]
+    joined = late.joined["join_ms"]
+    print(f"first frame after {first:.0f} ms, of which joining took {joined:.0f} ms")
+    assert first - joined <= 1000 and first <= 2000
+
+
+@pytest.mark.parametrize("codec", ["vp8", "h264", "vp9", "av1"])
+def test_codecs_of_the_browser_arrive_decoded(call, codec):
+    room = call()
+    receiving = room.join("browser", "receiver")
+    publishing = room.join("browser", "publisher")
+    publishing.call("publish", video={**PICTURE, "codec": codec}, audio=None)
+    report = judge.wait_for_media(receiving, "publisher", audio=False, seconds=30)
+    judge.assert_picture(judge.track_of(report, "publisher", "video"))
+
+
+def test_camera_and_microphone_of_the_browser_flow_without_a_freeze(call):
+    """The plain path of an application: livekit-client's own capture, both directions."""
+    room = call(workers=2)
+    peers = {name: room.join("browser", name) for name in ("a", "b")}
+    for peer in peers.values():
+        peer.call("publish", device=True)
+
+    def decoded(peer):
+        stats = peer.call("stats")
+        return sum(
+            entry["framesDecoded"] or 0
+            for connection in stats["connections"]
+            for entry in connection["inbound"]
+            if entry["kind"] == "video"
+        )
+
+    first = {name: judge.wait_for(lambda p=peer: decoded(p) > 10 and decoded(p), 20, "video")
+             for name, peer in peers.items()}
+    for name, peer in peers.items():
+        judge.wait_for(lambda: decoded(peer) > first[name] + 30, 20, "rising framesDecoded")
+        stats = peer.call("stats")
+        assert_browser(stats, tcp_only=False, receives=True)
+
+
+@signalling
+@pytest.mark.parametrize("sender, receiver", [("python", "browser"), ("browser", "node"), ("node", "python")])
+def test_data_reaches_whom_it_is_for(call, sender, receiver, v1):
+    room = call(workers=2)
+    peers = {
+        "sender": room.join(sender, "sender", v1=v1),
+        "receiver": room.join(receiver, "receiver", v1=v1),
+        "bystander": room.join("python", "bystander", v1=v1),
+    }
+    for reliable in (True, False):
+        kind = "reliable" if reliable else "lossy"
+        peers["sender"].call("send", text=f"{kind} all", topic="t", reliable=reliable)
+        peers["sender"].call("send", text=f"{kind} one", topic="t", reliable=reliable, to=["receiver"])
+
+    def texts(name):
+        return sorted(packet["text"] for packet in peers[name].call("report")["data"])
+
+    everything = ["lossy all", "lossy one", "reliable all", "reliable one"]
+    judge.wait_for(lambda: texts("receiver") == everything, 10, lambda: f"data: {texts('receiver')}")
+    judge.wait_for(
+        lambda: texts("bystander") == ["lossy all", "reliable all"],
+        10,
+        lambda: f"data: {texts('bystander')}",
+    )
+    for packet in peers["receiver"].call("report")["data"]:
+        assert packet["from"] == "sender" and packet["topic"] == "t", packet
+        assert packet["reliable"] == packet["text"].startswith("reliable"), packet
+
+
+def test_leaving_is_seen_by_the_others(call):
+    room = call()
+    staying = room.join("browser", "staying")
+    leaving = room.join("python", "leaving")
+    judge.wait_for(lambda: staying.call("report")["participants"] == ["leaving"], 10, "participant")
+    leaving.call("leave")
+    room.peers.remove(leaving)
+    judge.wait_for(lambda: staying.call("report")["participants"] == [], 10, "departure")
+
+
+def assert_browser(stats, tcp_only, receives):
+    judge.assert_encrypted(stats)
+    protocols = {
+        transport["protocol"]
+        for connection in stats["connections"]
+        for transport in connection["transports"]
+        if transport["dtlsState"] == "connected"
+    }
+    assert protocols == {"tcp" if tcp_only else "udp"}, stats
+    if receives:
+        videos = [
+            entry
+            for connection in stats["connections"]
+            for entry in connection["inbound"]
+            if entry["kind"] == "video" and entry["framesDecoded"]
+        ]
+        assert videos, stats
+        for video in videos:
+            assert not video["freezeCount"], videos

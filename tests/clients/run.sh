@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Real-client tests against the `sluice` binary (SLUICE_BIN, default target/release/sluice).
+#
+#     tests/clients/run.sh                       everything
+#     tests/clients/run.sh pairings [pytest arguments]
+#     tests/clients/run.sh acceptance [rtc-node] [python]
+#     tests/clients/run.sh soak [--minutes N] [--participants N]
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+./setup.sh || exit 1
+python=.venv/bin/python
+export PYTHONDONTWRITEBYTECODE=1 CLIENT_TEST_LOGS="${CLIENT_TEST_LOGS:-/tmp/sluice-client-tests}"
+
+pairings() { "$python" -m pytest -c pytest.ini --rootdir . pairings "$@"; }
+acceptance() { "$python" acceptance/suites.py "$@"; }
+soak() { "$python" soak/soak.py "$@"; }
+
+case "${1:-all}" in
+    pairings | acceptance | soak) "$@" ;;
+    all)
+        status=0
+        pairings || status=1
+        acceptance || status=1
+        exit $status
+        ;;
+    *)
+        sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        exit 2
+        ;;
+esac
