@@ -124,3 +124,40 @@ pub struct Feedback {
     /// `goog-remb`.
     pub remb: bool,
 }
+
+impl Feedback {
+    /// What either knows.
+    pub(super) fn union(self, other: Self) -> Self {
+        Self {
+            nack: self.nack || other.nack,
+            pli: self.pli || other.pli,
+            fir: self.fir || other.fir,
+            transport_cc: self.transport_cc || other.transport_cc,
+            remb: self.remb || other.remb,
+        }
+    }
+
+    /// What both know.
+    pub(super) fn intersection(self, other: Self) -> Self {
+        Self {
+            nack: self.nack && other.nack,
+            pli: self.pli && other.pli,
+            fir: self.fir && other.fir,
+            transport_cc: self.transport_cc && other.transport_cc,
+            remb: self.remb && other.remb,
+        }
+    }
+
+    /// Values of `a=rtcp-fb` in the order that libwebrtc writes them.
+    pub(super) fn values(self) -> impl Iterator<Item = &'static str> {
+        [
+            (self.remb, "goog-remb"),
+            (self.transport_cc, "transport-cc"),
+            (self.fir, "ccm fir"),
+            (self.nack, "nack"),
+            (self.pli, "nack pli"),
+        ]
+        .into_iter()
+        .filter_map(|(known, value)| known.then_some(value))
+    }
+}

@@ -20,7 +20,11 @@ mod extensions;
 mod fmtp;
 mod offer;
 mod params;
+mod parse;
+mod receive;
 mod remote;
+mod section;
+mod sender;
 mod text;
 mod write;
 
@@ -32,7 +36,7 @@ pub use candidate::{
     RemoteCandidate, TrickleError, TrickledCandidate, candidate_init_json, format_candidate,
     host_candidate, parse_candidate, parse_candidate_init,
 };
-pub use codecs::{CodecParameters, CodecPolicy, codec_from_mime, mime_type};
+pub use codecs::{CodecParameters, CodecPolicy};
 pub use error::{Misuse, SdpError};
 pub use offer::{AnswerResult, OfferSession};
 pub use params::{

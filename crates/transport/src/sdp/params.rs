@@ -79,7 +79,7 @@ impl Default for Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SectionPreference {
     /// Codecs to put first, most wanted first (`[Red, Opus]`, `[Vp9]`); the others follow in the
-    /// order of the policy.
+    /// order of the offer.
     pub codecs: Vec<Codec>,
     /// Answer with nothing but the first entry of `codecs` that was offered: for Firefox on Linux
     /// and Android, which ignores the order of an answer.

@@ -1,4 +1,4 @@
-//! A remote description in typed form.
+//! A remote description in typed form: what both sessions, and the rooms above them, read.
 
 use sluice_rtp::codec::MediaKind;
 use sluice_rtp::ext::ExtensionMap;
@@ -6,6 +6,17 @@ use sluice_rtp::ext::ExtensionMap;
 use super::bindings::{NegotiatedCodec, SourceSsrc};
 use super::candidate::RemoteCandidate;
 use crate::RemoteParams;
+
+/// A description whose lines were read, before it is held against the session.
+#[derive(Debug, Clone)]
+pub(super) struct RemoteDescription {
+    /// Transport of the bundle; `None` when every section is rejected.
+    pub(super) transport: Option<RemoteParams>,
+    pub(super) candidates: Vec<RemoteCandidate>,
+    pub(super) sections: Vec<RemoteSection>,
+    /// `a=extmap-allow-mixed` (RFC 8285 §6).
+    pub(super) allow_mixed: bool,
+}
 
 /// What a client's offer says, after the checks of RFC 8829 §5.8.
 #[derive(Debug, Clone)]
@@ -35,9 +46,10 @@ pub enum SectionKind {
 }
 
 /// Direction of a media section (RFC 3264 §5.1), as its writer sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Direction {
-    /// `sendrecv`, the default.
+    /// `sendrecv`, which an absent attribute means.
+    #[default]
     SendRecv,
     /// `sendonly`.
     SendOnly,
@@ -65,6 +77,17 @@ impl Direction {
             (true, false) => Self::SendOnly,
             (false, true) => Self::RecvOnly,
             (false, false) => Self::Inactive,
+        }
+    }
+
+    /// The direction that an attribute names.
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "sendrecv" => Some(Self::SendRecv),
+            "sendonly" => Some(Self::SendOnly),
+            "recvonly" => Some(Self::RecvOnly),
+            "inactive" => Some(Self::Inactive),
+            _ => None,
         }
     }
 
@@ -113,10 +136,18 @@ pub struct RemoteSection {
     pub rids: Vec<String>,
     /// Announced SSRCs.
     pub ssrcs: Vec<SourceSsrc>,
-    /// Offered header extensions that we know.
+    /// Header extensions we know that the remote may send.
     pub extensions: ExtensionMap,
     /// CNAME of the first announced SSRC.
     pub cname: Option<String>,
+    /// Header extensions we know that the remote may receive.
+    pub(super) receive_extensions: ExtensionMap,
+    /// `<media>` of the `m=` line.
+    pub(super) media: String,
+    /// `<proto>` of the `m=` line.
+    pub(super) proto: String,
+    /// `<fmt>` of the `m=` line.
+    pub(super) formats: Vec<String>,
 }
 
 impl RemoteSection {

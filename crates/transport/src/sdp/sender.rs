@@ -1,0 +1,221 @@
+//! Bookkeeping of senders that both sessions share, and the choice of a codec for one.
+
+use std::collections::BTreeMap;
+
+use sluice_rtp::codec::{Codec, MediaKind};
+use sluice_rtp::ext::{ExtensionKind, ExtensionMap};
+
+use super::bindings::{Feedback, NegotiatedCodec, SenderBinding, SenderId, SenderSpec};
+use super::codecs::CodecPolicy;
+use super::fmtp;
+use super::write::Source;
+
+/// Bytes of a stream or track id; longer ones are cut. RFC 8830 §2 allows 64, LiveKit's have 29.
+const MAX_MSID_BYTES: usize = 256;
+
+/// What we want to send, and where it stands.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub(super) spec: SenderSpec,
+    /// Index of its section.
+    pub(super) section: Option<usize>,
+    /// No codec of it can be decoded by the client.
+    pub(super) unsupported: bool,
+    /// What the latest negotiation said.
+    bound: Option<SenderBinding>,
+}
+
+/// All living senders in the order in which they were added.
+#[derive(Debug, Default)]
+pub(super) struct Senders {
+    next: u32,
+    pub(super) by_id: BTreeMap<SenderId, Sender>,
+}
+
+impl Senders {
+    pub(super) fn add(&mut self, mut spec: SenderSpec) -> SenderId {
+        let id = SenderId(self.next);
+        self.next += 1;
+        spec.stream_id = token(&spec.stream_id);
+        spec.track_id = token(&spec.track_id);
+        let sender = Sender { spec, section: None, unsupported: false, bound: None };
+        self.by_id.insert(id, sender);
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: SenderId) -> Option<Sender> {
+        self.by_id.remove(&id)
+    }
+
+    pub(super) fn get(&self, id: SenderId) -> Option<&Sender> {
+        self.by_id.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: SenderId) -> Option<&mut Sender> {
+        self.by_id.get_mut(&id)
+    }
+
+    pub(super) fn contains(&self, id: SenderId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    /// Senders without a section that could use one.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (SenderId, &Sender)> {
+        let all = self.by_id.iter().map(|(id, sender)| (*id, sender));
+        all.filter(|(_, sender)| sender.section.is_none() && !sender.unsupported)
+    }
+
+    pub(super) fn unsupported(&self) -> Vec<SenderId> {
+        let all = self.by_id.iter();
+        all.filter(|(_, sender)| sender.unsupported).map(|(id, _)| *id).collect()
+    }
+
+    /// Records what was negotiated for a sender and says whether that is news.
+    pub(super) fn bind(&mut self, mut binding: SenderBinding) -> SenderBinding {
+        if let Some(sender) = self.by_id.get_mut(&binding.id) {
+            binding.changed = false;
+            let changed = sender.bound.as_ref() != Some(&binding);
+            sender.bound = Some(binding.clone());
+            binding.changed = changed;
+        }
+        binding
+    }
+}
+
+impl Sender {
+    /// The lines of this sender in a description, once its RTX is decided.
+    pub(super) fn source(&self, with_rtx: bool) -> Source {
+        Source {
+            stream_id: self.spec.stream_id.clone(),
+            track_id: self.spec.track_id.clone(),
+            ssrc: self.spec.ssrc,
+            rtx_ssrc: self.spec.rtx_ssrc.filter(|_| with_rtx),
+        }
+    }
+}
+
+/// Ids can hold what a client typed (`PA_x|<stream>`): nothing of it may leave its line or word.
+fn token(text: &str) -> String {
+    let graphic = |c: char| if c.is_ascii_graphic() { c } else { '_' };
+    let text: String = text.chars().take(MAX_MSID_BYTES).map(graphic).collect();
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
+/// For each codec of a track that the client can decode: its index in the spec and the client's
+/// format. Most wanted first; the first is the one to bind.
+pub(super) fn decodable<'a>(
+    spec: &SenderSpec,
+    policy: &CodecPolicy,
+    theirs: &'a [NegotiatedCodec],
+) -> Vec<(usize, &'a NegotiatedCodec)> {
+    let mut chosen: Vec<(usize, &NegotiatedCodec)> = Vec::new();
+    for (index, wanted) in spec.codecs.iter().enumerate() {
+        let best = theirs
+            .iter()
+            .filter(|theirs| theirs.codec == wanted.codec && policy.enables(theirs.codec))
+            .filter(|red| red.codec != Codec::Red || is_opus(theirs, red_primary(red)))
+            .filter_map(|theirs| {
+                Some((fmtp::fitness(theirs.codec, &wanted.fmtp, &theirs.fmtp)?, theirs))
+            })
+            .min_by_key(|(fitness, _)| *fitness);
+        if let Some((_, best)) = best
+            && !chosen.iter().any(|(_, codec)| codec.pt == best.pt)
+        {
+            chosen.push((index, best));
+        }
+    }
+    chosen
+}
+
+fn is_opus(codecs: &[NegotiatedCodec], pt: Option<u8>) -> bool {
+    codecs.iter().any(|codec| codec.codec == Codec::Opus && Some(codec.pt) == pt)
+}
+
+/// Payload type of the blocks inside RED: its `a=fmtp` is `111/111` (RFC 2198 §5).
+pub(super) fn red_primary(red: &NegotiatedCodec) -> Option<u8> {
+    red.fmtp.split('/').next()?.trim().parse().ok()
+}
+
+/// Feedback that we understand about what we send.
+pub(super) fn sent_feedback(codec: Codec) -> Feedback {
+    match codec.kind() {
+        // What RED repairs needs no retransmission.
+        MediaKind::Audio => {
+            Feedback { nack: codec != Codec::Red, transport_cc: true, ..Feedback::default() }
+        }
+        MediaKind::Video => {
+            Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: true }
+        }
+    }
+}
+
+/// Codecs of a description of ours on which we send: the chosen ones, and the Opus that RED needs.
+pub(super) fn answer_codecs(
+    chosen: &[(usize, &NegotiatedCodec)],
+    theirs: &[NegotiatedCodec],
+    spec: &SenderSpec,
+    extensions: &ExtensionMap,
+) -> Vec<NegotiatedCodec> {
+    let mut codecs: Vec<NegotiatedCodec> =
+        chosen.iter().map(|(_, codec)| (*codec).clone()).collect();
+    if let Some(primary) = codecs.iter().find_map(red_primary_of_red)
+        && !codecs.iter().any(|codec| codec.pt == primary)
+    {
+        codecs.extend(theirs.iter().find(|codec| codec.pt == primary).cloned());
+    }
+    let transport_cc = extensions.contains(ExtensionKind::TransportCc);
+    let redundant = codecs.first().is_some_and(|codec| codec.codec == Codec::Red);
+    for codec in &mut codecs {
+        codec.feedback = codec.feedback.intersection(sent_feedback(codec.codec));
+        codec.feedback.nack &= !redundant;
+        codec.feedback.transport_cc &= transport_cc;
+        codec.rtx_pt = codec.rtx_pt.filter(|_| spec.rtx_ssrc.is_some());
+        if codec.codec == Codec::Opus && spec.stereo {
+            fmtp::extend(&mut codec.fmtp, "sprop-stereo", "1");
+        }
+    }
+    codecs
+}
+
+fn red_primary_of_red(codec: &NegotiatedCodec) -> Option<u8> {
+    (codec.codec == Codec::Red).then(|| red_primary(codec)).flatten()
+}
+
+/// The binding of a sender to a codec of the client.
+pub(super) fn binding(
+    id: SenderId,
+    spec: &SenderSpec,
+    mid: &str,
+    (codec_index, codec): (usize, &NegotiatedCodec),
+    extensions: ExtensionMap,
+) -> SenderBinding {
+    let mut codec = codec.clone();
+    codec.feedback = codec.feedback.intersection(sent_feedback(codec.codec));
+    // Feedback on sequence numbers that no packet carries would never come.
+    codec.feedback.transport_cc &= extensions.contains(ExtensionKind::TransportCc);
+    codec.rtx_pt = codec.rtx_pt.filter(|_| spec.rtx_ssrc.is_some() && codec.feedback.nack);
+    SenderBinding {
+        id,
+        mid: mid.to_owned(),
+        codec_index,
+        red_primary_pt: red_primary_of_red(&codec),
+        ssrc: spec.ssrc,
+        rtx_ssrc: spec.rtx_ssrc.filter(|_| codec.rtx_pt.is_some()),
+        extensions,
+        cname: spec.stream_id.clone(),
+        changed: true,
+        codec,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_typed_by_a_client_cannot_break_out_of_their_line() {
+        assert_eq!(token("PA_x|my stream\r\na=evil"), "PA_x|my_stream__a=evil");
+        assert_eq!(token(""), "-");
+        assert_eq!(token(&"ü".repeat(1000)).len(), MAX_MSID_BYTES);
+    }
+}
