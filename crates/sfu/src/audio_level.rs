@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use sluice_rtp::ext::AudioLevel;
 
 /// Thresholds of speaker detection.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AudioLevelConfig {
     /// Quietest active level, dB below overload: smaller is louder.
     pub active_level_dbov: u8,
-    /// Share of the interval that must be active, 0..=1.
-    pub min_active_share: f32,
+    /// Share of the interval that must be active, percent.
+    pub min_percentile: u8,
     /// Length of an interval.
     pub interval: Duration,
     /// Intervals over which the level is smoothed; 0 or 1: none.
@@ -26,7 +26,7 @@ impl Default for AudioLevelConfig {
     fn default() -> Self {
         Self {
             active_level_dbov: 35,
-            min_active_share: 0.4,
+            min_percentile: 40,
             interval: Duration::from_millis(400),
             smooth_intervals: 2,
         }
@@ -107,10 +107,10 @@ impl AudioLevelObserver {
     }
 
     fn close_interval(&mut self) {
-        let interval = self.config.interval.as_secs_f32().max(f32::EPSILON);
-        let share = self.active.as_secs_f32() / interval;
-        let level = if share >= self.config.min_active_share {
+        let AudioLevelConfig { min_percentile, interval, .. } = self.config;
+        let level = if self.active * 100 >= interval * u32::from(min_percentile) {
             // A share of the interval costs 20·log10 of it.
+            let share = self.active.as_secs_f32() / interval.as_secs_f32().max(f32::EPSILON);
             linear(f32::from(self.loudest_dbov) - 20.0 * share.log10())
         } else {
             0.0

@@ -17,6 +17,9 @@ const MAX_DROPOUT: u16 = 3_000;
 /// streams without retransmission.
 const WINDOW: u64 = 1_024;
 
+/// In-order packets behind the window that prove a restart there: a few stragglers must not.
+const RUN_BEHIND: u8 = 8;
+
 const WINDOW_WORDS: usize = WINDOW as usize / 64;
 
 /// Where a packet was placed.
@@ -37,8 +40,8 @@ pub struct ReceiveStream {
     highest: Option<u64>,
     /// Bit `n % WINDOW`: number `n` arrived, for the last `WINDOW` numbers.
     seen: [u64; WINDOW_WORDS],
-    /// The number that would confirm a jump (RFC 3550 A.1 `bad_seq`).
-    after_jump: Option<u16>,
+    /// The number that would confirm a jump (RFC 3550 A.1 `bad_seq`), and how many already did.
+    jump: Option<(u16, u8)>,
     restart_pending: bool,
     epoch: u8,
     stats: ReceptionStats,
@@ -55,7 +58,7 @@ impl ReceiveStream {
             ssrc,
             highest: None,
             seen: [0; WINDOW_WORDS],
-            after_jump: None,
+            jump: None,
             restart_pending: false,
             epoch: 0,
             stats: ReceptionStats::new(clock_rate),
@@ -80,7 +83,7 @@ impl ReceiveStream {
         self.ssrc = ssrc;
         self.stats = ReceptionStats::new(clock_rate);
         self.restart_pending = true;
-        self.after_jump = None;
+        self.jump = None;
     }
 
     /// Places a media packet and counts it.
@@ -193,16 +196,25 @@ impl ReceiveStream {
             return Ok(self.restart(highest, seq));
         }
         let step = seq.wrapping_sub(highest as u16);
-        if step < MAX_DROPOUT || u64::from(step.wrapping_neg()) < WINDOW {
-            self.after_jump = None;
+        let behind = step.wrapping_neg();
+        if step < MAX_DROPOUT || u64::from(behind) < WINDOW {
+            self.jump = None;
             let ext_seq = highest.wrapping_add_signed(i64::from(step as i16));
             return self.placement_of(ext_seq, highest);
         }
-        if self.after_jump == Some(seq) {
+        let run = match self.jump {
+            Some((expected, run)) if expected == seq => run + 1,
+            _ => 0,
+        };
+        let (needed, reason) = match behind < MAX_DROPOUT {
+            true => (RUN_BEHIND, DropReason::TooOld),
+            false => (1, DropReason::SequenceJump),
+        };
+        if run >= needed {
             return Ok(self.restart(highest, seq));
         }
-        self.after_jump = Some(seq.wrapping_add(1));
-        Err(DropReason::SequenceJump)
+        self.jump = Some((seq.wrapping_add(1), run));
+        Err(reason)
     }
 
     fn placement_of(&self, ext_seq: u64, highest: u64) -> Result<Placement, DropReason> {
@@ -221,7 +233,7 @@ impl ReceiveStream {
         let base = highest + 1;
         let ext_seq = base + u64::from(seq.wrapping_sub(base as u16));
         self.restart_pending = false;
-        self.after_jump = None;
+        self.jump = None;
         self.epoch = self.epoch.wrapping_add(1);
         Placement { ext_seq, newer: 0, restarted: true }
     }
@@ -309,7 +321,7 @@ mod tests {
             assert_eq!(put(&mut s, seq), Err(DropReason::Duplicate));
         }
         put(&mut s, 1_500).expect("a gap");
-        assert_eq!(put(&mut s, 400), Err(DropReason::TooOld).or(Err(DropReason::TooOld)));
+        assert_eq!(put(&mut s, 400), Err(DropReason::TooOld));
         assert_eq!(put(&mut s, 600), Err(DropReason::Duplicate));
         assert_eq!(ext(put(&mut s, 1_200)), Some(BASE + 1_200));
     }
@@ -337,6 +349,17 @@ mod tests {
         assert_eq!(put(&mut s, 100), Err(DropReason::Duplicate));
         assert_eq!(ext(put(&mut s, 102)), Some(placement.ext_seq + 1));
         assert_eq!(s.stats().expected(), 2);
+    }
+
+    #[test]
+    fn stragglers_behind_the_window_do_not_restart_the_stream_but_a_long_run_does() {
+        let mut s = stream();
+        put(&mut s, 10_000).expect("first");
+        for seq in 8_000..8_000 + u16::from(RUN_BEHIND) {
+            assert_eq!(put(&mut s, seq), Err(DropReason::TooOld));
+        }
+        let placement = put(&mut s, 8_000 + u16::from(RUN_BEHIND)).expect("the run is long enough");
+        assert!(placement.restarted && placement.ext_seq > BASE + 10_000);
     }
 
     #[test]
@@ -393,7 +416,6 @@ mod tests {
                     seen.insert(number).then_some(number)
                 };
                 newest = newest.max(number);
-                // Behind the window the low bits may be those of a jump; it must be refused too.
                 prop_assert_eq!(ext(put(&mut s, number as u16)), expected);
             }
         }

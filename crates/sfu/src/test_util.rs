@@ -6,7 +6,7 @@ use sluice_rtp::codec::{Codec, PayloadInfo};
 use sluice_rtp::packet::RtpHeaderWriter;
 
 use crate::body::PacketBody;
-use crate::packet::{ByteRange, LayerSet, MediaPacket};
+use crate::packet::{ByteRange, MediaPacket};
 
 /// A start of time for a test; only differences to it matter.
 #[allow(clippy::disallowed_methods, reason = "std offers no other way to make a first Instant")]

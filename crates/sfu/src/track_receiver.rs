@@ -68,7 +68,15 @@ struct Layer {
     stream: Option<ReceiveStream>,
     liveness: LayerLiveness,
     key_frames: KeyFrameThrottle,
-    announced: bool,
+    started: Started,
+}
+
+/// Whether a layer's first packet has arrived, and has been told.
+#[derive(Debug, Clone, Copy)]
+enum Started {
+    No,
+    Untold(Codec),
+    Told,
 }
 
 /// Receiving state of one published track.
@@ -89,7 +97,7 @@ impl TrackReceiver {
             stream: None,
             liveness: LayerLiveness::new(layer as u8, config.screen_share),
             key_frames: KeyFrameThrottle::new(layer as u8),
-            announced: false,
+            started: Started::No,
         });
         Self {
             config,
@@ -180,15 +188,12 @@ impl TrackReceiver {
 
     /// A layer whose first packet has arrived since the last call.
     pub fn poll_layer_started(&mut self) -> Option<LayerStarted> {
-        let codec = self.config.payload_types.first()?.codec;
-        let (index, layer) = self
-            .layers
-            .iter_mut()
-            .enumerate()
-            .find(|(_, layer)| layer.stream.is_some() && !layer.announced)?;
-        layer.announced = true;
-        let ssrc = layer.stream.as_ref()?.ssrc();
-        Some(LayerStarted { layer: index as u8, ssrc, codec })
+        self.layers.iter_mut().enumerate().find_map(|(index, layer)| {
+            let Started::Untold(codec) = layer.started else { return None };
+            layer.started = Started::Told;
+            let ssrc = layer.stream.as_ref()?.ssrc();
+            Some(LayerStarted { layer: index as u8, ssrc, codec })
+        })
     }
 
     /// Calls `send` with `(media SSRC, sequence numbers ascending)` for each NACK that is due.
@@ -221,9 +226,8 @@ impl TrackReceiver {
 
     /// Advances the liveness of layers. Returns the live layers if they changed.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<LayerSet> {
-        self.layers.iter_mut().for_each(|layer| layer.liveness.on_time(now));
         let before = self.live;
-        self.update_live();
+        self.update_live(now);
         (self.live != before).then_some(self.live)
     }
 
@@ -337,10 +341,13 @@ impl TrackReceiver {
         if payload.len > 0 {
             let state = self.layer_mut(layer)?;
             state.liveness.on_packet(now);
+            if matches!(state.started, Started::No) {
+                state.started = Started::Untold(codec);
+            }
             if info.key_frame && info.start_of_frame {
                 state.key_frames.on_key_frame();
             }
-            self.update_live();
+            self.update_live(now);
         }
         Ok(MediaPacket {
             body: pool.store(bytes),
@@ -362,7 +369,8 @@ impl TrackReceiver {
         })
     }
 
-    fn update_live(&mut self) {
+    fn update_live(&mut self, now: Instant) {
+        self.layers.iter_mut().for_each(|layer| layer.liveness.on_time(now));
         self.live = (0..MAX_LAYERS as u8)
             .filter(|layer| self.layers[usize::from(*layer)].liveness.is_live())
             .collect();

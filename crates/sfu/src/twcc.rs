@@ -66,6 +66,9 @@ impl TwccReceiver {
             return;
         }
         let time_us = now.saturating_duration_since(epoch).as_micros() as i64;
+        if self.arrivals.len() >= MAX_ARRIVALS {
+            self.forget(now);
+        }
         let at = self.arrivals.partition_point(|arrival| arrival.seq < seq);
         if self.arrivals.get(at).is_some_and(|arrival| arrival.seq == seq) {
             return;
