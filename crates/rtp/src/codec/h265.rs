@@ -57,7 +57,7 @@ impl Inspected {
     fn add(&mut self, first_unit: bool, kind: u8, rest: &[u8]) {
         self.parameter_sets |= matches!(kind, NAL_VPS | NAL_SPS);
         self.irap |= NAL_IRAP.contains(&kind);
-        let non_reference = kind <= NAL_RSV_VCL_N14 && kind % 2 == 0;
+        let non_reference = kind <= NAL_RSV_VCL_N14 && kind.is_multiple_of(2);
         self.non_reference = non_reference && (first_unit || self.non_reference);
         if first_unit {
             self.opens_access_unit = match kind {
@@ -90,7 +90,7 @@ pub fn inspect(payload: &[u8]) -> Inspected {
                 if fu_header & FU_START != 0 {
                     found.add(true, kind, fragment);
                 } else {
-                    found.non_reference = kind <= NAL_RSV_VCL_N14 && kind % 2 == 0;
+                    found.non_reference = kind <= NAL_RSV_VCL_N14 && kind.is_multiple_of(2);
                 }
             }
         }

@@ -145,7 +145,7 @@ struct ChunkWriter {
 impl ChunkWriter {
     fn push(&mut self, out: &mut Vec<u8>, symbol: u8) {
         if !self.fits(symbol) {
-            self.emit(out);
+            self.emit(out, false);
         }
         if let Some(slot) = self.pending.get_mut(self.len) {
             *slot = symbol;
@@ -186,14 +186,15 @@ impl ChunkWriter {
         run || one_bit || self.len < TWO_BIT_STATUSES
     }
 
-    /// Writes one chunk; symbols that it does not take stay pending.
-    fn emit(&mut self, out: &mut Vec<u8>) {
+    /// Writes one chunk; symbols that it does not take stay pending. Only the last chunk of a
+    /// message may be a vector that is not full: the status count cuts it.
+    fn emit(&mut self, out: &mut Vec<u8>, last: bool) {
         let stored = self.stored();
         let taken;
         let word = if self.is_run() {
             taken = self.len;
             (u16::from(self.pending[0]) << 13) | self.len as u16
-        } else if !self.has_large() {
+        } else if !self.has_large() && (last || self.len == ONE_BIT_STATUSES) {
             taken = self.len;
             let bits = stored.iter().fold(0, |bits, symbol| (bits << 1) | u16::from(*symbol));
             0x8000 | (bits << (ONE_BIT_STATUSES - stored.len()))
@@ -212,7 +213,7 @@ impl ChunkWriter {
 
     fn finish(mut self, out: &mut Vec<u8>) {
         while self.len > 0 {
-            self.emit(out);
+            self.emit(out, true);
         }
     }
 }
