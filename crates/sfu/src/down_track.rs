@@ -398,14 +398,9 @@ impl DownTrack {
             self.silent_until = None;
         }
         if self.config.rtx.is_some() {
-            self.sent.push(SentPacket {
-                target,
-                ext_seq: packet.ext_seq,
-                timestamp,
-                stream: packet.stream,
-                marker: packet.marker,
-                rewrite,
-            });
+            let (ext_seq, stream, marker) = (packet.ext_seq, packet.stream, packet.marker);
+            let sent = SentPacket { target, ext_seq, timestamp, stream, marker, rewrite };
+            self.sent.push(now, sent);
         }
         Ok(Forwarded { seq: target as u16, timestamp, marker: packet.marker, rewrite })
     }

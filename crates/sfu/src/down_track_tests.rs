@@ -38,7 +38,7 @@ impl Fixture {
         let t0 = epoch();
         Self {
             down: DownTrack::new(config(codec), DownTrackSettings::default(), t0),
-            history: TrackHistory::new(codec.kind()),
+            history: TrackHistory::new(),
             t0,
         }
     }
@@ -370,4 +370,12 @@ fn other_codecs_are_not_forwarded() {
     let mut f = Fixture::new(Codec::Vp8);
     assert_eq!(f.put(0, &key(2, 70_000, 0)), None);
     assert_eq!(f.down.dropped().get(DropReason::CodecMismatch), 1);
+}
+
+#[test]
+fn an_idle_subscription_is_small() {
+    let size = size_of::<DownTrack>();
+    assert!(size <= 1_024, "{size} bytes");
+    let size = size_of::<MediaPacket>();
+    assert!(size <= 144, "{size} bytes");
 }

@@ -4,8 +4,14 @@
 
 use std::time::{Duration, Instant};
 
-/// Packets remembered: as many as the history keeps of a video layer.
-const CAPACITY: usize = 512;
+/// Packets remembered at first: a low video layer for two seconds.
+const MIN_ENTRIES: usize = 64;
+
+/// Packets remembered at most: as many as the history keeps of a layer.
+const MAX_ENTRIES: usize = 1_024;
+
+/// The log grows rather than forget a packet younger than this, as the history does.
+const MIN_AGE_MS: u32 = 2_000;
 
 /// Retransmissions per packet (LiveKit `sequencer.go`).
 const MAX_RESENDS: u8 = 3;
@@ -59,11 +65,19 @@ pub struct SentPacket {
     pub rewrite: PayloadRewrite,
 }
 
+/// [`SentPacket`] in few bytes: there are hundreds for each of thousands of subscriptions. Numbers
+/// are cut to 32 bits and completed from the newest ones.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    packet: SentPacket,
+    target: u32,
+    ext_seq: u32,
+    timestamp: u32,
+    /// When it was sent last, milliseconds since the start of the log.
+    sent_ms: u32,
+    rewrite: PayloadRewrite,
     resends: u8,
-    last_resend: Option<Instant>,
+    stream: u8,
+    marker: bool,
 }
 
 /// Why a packet is not sent again.
@@ -80,25 +94,40 @@ pub enum Refusal {
 /// The packets that one receiver may ask for again. Takes memory with the first packet.
 #[derive(Debug, Default)]
 pub struct SentLog {
+    /// Empty, or a power of two of slots; a packet lies at its number modulo their count.
     entries: Vec<Option<Entry>>,
+    start: Option<Instant>,
+    newest_target: u64,
+    newest_ext_seq: u64,
 }
 
 impl SentLog {
-    /// Notes a packet.
-    pub fn push(&mut self, packet: SentPacket) {
+    /// Notes a packet that is sent now.
+    pub fn push(&mut self, now: Instant, packet: SentPacket) {
         if self.entries.is_empty() {
-            self.entries.resize(CAPACITY, None);
+            self.entries.resize(MIN_ENTRIES, None);
         }
-        let slot = &mut self.entries[index(packet.target)];
-        if slot.as_ref().is_none_or(|old| old.packet.target <= packet.target) {
-            *slot = Some(Entry { packet, resends: 0, last_resend: None });
+        let sent_ms = self.clock(now);
+        while self.is_taken_by_young(&packet, sent_ms) && self.entries.len() < MAX_ENTRIES {
+            self.grow();
         }
-    }
-
-    /// Whether a packet went out under this number.
-    pub fn contains(&self, target: u64) -> bool {
-        let entry = self.entries.get(index(target)).and_then(Option::as_ref);
-        entry.is_some_and(|entry| entry.packet.target == target)
+        let slot = self.index(packet.target as u32);
+        // Numbers may wrap in 32 bits, hence the signed distance.
+        let target = packet.target as u32;
+        if self.entries[slot].is_none_or(|old| target.wrapping_sub(old.target) as i32 >= 0) {
+            self.entries[slot] = Some(Entry {
+                target,
+                ext_seq: packet.ext_seq as u32,
+                timestamp: packet.timestamp,
+                sent_ms,
+                rewrite: packet.rewrite,
+                resends: 0,
+                stream: packet.stream,
+                marker: packet.marker,
+            });
+        }
+        self.newest_target = self.newest_target.max(packet.target);
+        self.newest_ext_seq = packet.ext_seq;
     }
 
     /// Takes a request for the packet of this number.
@@ -111,23 +140,61 @@ impl SentLog {
         target: u64,
         rtt: Option<Duration>,
     ) -> Result<SentPacket, Refusal> {
-        let entry = self.entries.get_mut(index(target)).and_then(Option::as_mut);
-        let entry = entry.filter(|e| e.packet.target == target).ok_or(Refusal::Unknown)?;
+        if self.entries.is_empty() || target > self.newest_target {
+            return Err(Refusal::Unknown);
+        }
+        let now_ms = self.clock(now);
+        let newest_ext_seq = self.newest_ext_seq;
+        let slot = self.index(target as u32);
+        let entry = self.entries[slot].as_mut().filter(|e| e.target == target as u32);
+        let entry = entry.ok_or(Refusal::Unknown)?;
         let interval = rtt.map_or(MAX_REPEAT_INTERVAL, |rtt| MAX_REPEAT_INTERVAL.min(rtt * 2));
-        if entry.last_resend.is_some_and(|at| now.saturating_duration_since(at) < interval) {
+        let since_ms = u128::from(now_ms.wrapping_sub(entry.sent_ms));
+        if entry.resends > 0 && since_ms < interval.as_millis() {
             return Err(Refusal::Repeated);
         }
         if entry.resends >= MAX_RESENDS {
             return Err(Refusal::Exhausted);
         }
         entry.resends += 1;
-        entry.last_resend = Some(now);
-        Ok(entry.packet)
+        entry.sent_ms = now_ms;
+        let step = entry.ext_seq.wrapping_sub(newest_ext_seq as u32) as i32;
+        Ok(SentPacket {
+            target,
+            ext_seq: newest_ext_seq.wrapping_add_signed(i64::from(step)),
+            timestamp: entry.timestamp,
+            stream: entry.stream,
+            marker: entry.marker,
+            rewrite: entry.rewrite,
+        })
     }
-}
 
-fn index(target: u64) -> usize {
-    (target % CAPACITY as u64) as usize
+    fn clock(&mut self, now: Instant) -> u32 {
+        let start = *self.start.get_or_insert(now);
+        now.saturating_duration_since(start).as_millis() as u32
+    }
+
+    fn is_taken_by_young(&self, packet: &SentPacket, now_ms: u32) -> bool {
+        let target = packet.target as u32;
+        let old = self.entries[self.index(target)];
+        old.is_some_and(|old| {
+            let is_older = target.wrapping_sub(old.target) as i32 > 0;
+            is_older && now_ms.wrapping_sub(old.sent_ms) < MIN_AGE_MS
+        })
+    }
+
+    fn grow(&mut self) {
+        let entries = std::mem::take(&mut self.entries);
+        self.entries.resize(entries.len() * 2, None);
+        for entry in entries.into_iter().flatten() {
+            let slot = self.index(entry.target);
+            self.entries[slot] = Some(entry);
+        }
+    }
+
+    fn index(&self, target: u32) -> usize {
+        target as usize % self.entries.len()
+    }
 }
 
 #[cfg(test)]
@@ -154,7 +221,7 @@ mod tests {
     fn a_packet_is_sent_again_three_times_at_most() {
         let t0 = epoch();
         let mut log = SentLog::default();
-        log.push(packet(5));
+        log.push(t0, packet(5));
         for i in 0..3 {
             let found = log.request(t0 + ms(i * 100), 5, None).map(|p| p.ext_seq);
             assert_eq!(found, Ok(1_005));
@@ -167,7 +234,7 @@ mod tests {
         let t0 = epoch();
         for (rtt, interval) in [(None, 100), (Some(ms(300)), 100), (Some(ms(20)), 40)] {
             let mut log = SentLog::default();
-            log.push(packet(5));
+            log.push(t0, packet(5));
             assert!(log.request(t0, 5, rtt).is_ok());
             let early = log.request(t0 + ms(interval - 1), 5, rtt);
             assert_eq!(early.err(), Some(Refusal::Repeated));
@@ -180,11 +247,44 @@ mod tests {
         let t0 = epoch();
         let mut log = SentLog::default();
         assert_eq!(log.request(t0, 5, None).err(), Some(Refusal::Unknown));
-        log.push(packet(5));
-        log.push(packet(5 + CAPACITY as u64));
+        for target in 0..2_000 {
+            log.push(t0, packet(target));
+        }
         assert_eq!(log.request(t0, 5, None).err(), Some(Refusal::Unknown));
-        log.push(packet(6));
-        log.push(packet(4));
-        assert!(log.contains(4) && log.contains(6) && !log.contains(5));
+        assert_eq!(log.request(t0, 2_000, None).err(), Some(Refusal::Unknown));
+        let oldest = 2_000 - MAX_ENTRIES as u64;
+        assert!(log.request(t0, oldest, None).is_ok());
+        assert!(log.request(t0, oldest - 1, None).is_err());
+    }
+
+    #[test]
+    fn the_log_grows_to_two_seconds_and_not_further() {
+        for (every, entries) in [(40, 64), (10, 256), (1, MAX_ENTRIES)] {
+            let t0 = epoch();
+            let mut log = SentLog::default();
+            for i in 0..5_000 {
+                log.push(t0 + ms(i * every), packet(i));
+            }
+            assert_eq!(log.entries.len(), entries, "a packet every {every} ms");
+            let now = t0 + ms(5_000 * every);
+            assert!(log.request(now, 4_999 - entries as u64 / 2, None).is_ok());
+        }
+    }
+
+    #[test]
+    fn late_packets_and_restarted_sources_keep_their_own_numbers() {
+        let t0 = epoch();
+        let mut log = SentLog::default();
+        let high = (1 << 40) + 7;
+        log.push(t0, SentPacket { ext_seq: high, ..packet(6) });
+        log.push(t0, SentPacket { ext_seq: high - 70_000, ..packet(4) });
+        assert_eq!(log.request(t0, 6, None).map(|p| p.ext_seq), Ok(high));
+        assert_eq!(log.request(t0, 4, None).map(|p| p.ext_seq), Ok(high - 70_000));
+        assert_eq!(log.request(t0, 5, None).err(), Some(Refusal::Unknown));
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        assert!(size_of::<Option<Entry>>() <= 28, "{}", size_of::<Option<Entry>>());
     }
 }

@@ -24,8 +24,10 @@ enum Fate {
 
 #[derive(Debug, Clone, Copy)]
 struct Picture {
+    /// Unwrapped id in the source.
     id: u32,
-    offset: u32,
+    /// Id towards the receiver.
+    target: u16,
     fate: Fate,
 }
 
@@ -97,44 +99,44 @@ impl Vp8Munger {
             (self.tl0_offset, self.key_offset) = (tl0_offset, key_offset);
         }
         let id = self.unwrap(picture_id);
-        let offset = if id > self.newest {
+        let target = if id > self.newest {
             self.newest_picture(id, wanted)
         } else {
             self.older_picture(id, wanted)
         }?;
-        Some(self.indices(descriptor, id.wrapping_sub(offset)))
+        Some(self.indices(descriptor, target))
     }
 
-    fn newest_picture(&mut self, id: u32, wanted: bool) -> Option<u32> {
-        let offset = self.offset;
+    fn newest_picture(&mut self, id: u32, wanted: bool) -> Option<u16> {
         let oldest_missing = (self.newest + 1).max(id.saturating_sub(REMEMBERED as u32 - 1));
         for missing in oldest_missing..id {
-            self.remember(Picture { id: missing, offset, fate: Fate::Missing });
+            self.remember(missing, Fate::Missing);
         }
         self.newest = id;
         let fate = if wanted { Fate::Forwarded } else { Fate::Dropped };
-        self.remember(Picture { id, offset, fate });
+        let target = self.remember(id, fate);
         if !wanted {
-            self.offset = offset.wrapping_add(1);
+            self.offset = self.offset.wrapping_add(1);
         }
-        wanted.then_some(offset)
+        wanted.then_some(target)
     }
 
-    fn older_picture(&mut self, id: u32, wanted: bool) -> Option<u32> {
+    fn older_picture(&mut self, id: u32, wanted: bool) -> Option<u16> {
         let slot = self.pictures[id as usize % REMEMBERED].as_mut();
         let picture = slot.filter(|picture| picture.id == id)?;
         if picture.fate == Fate::Missing {
             picture.fate = if wanted { Fate::Forwarded } else { Fate::Dropped };
         }
-        (picture.fate == Fate::Forwarded).then_some(picture.offset)
+        (picture.fate == Fate::Forwarded).then_some(picture.target)
     }
 
-    fn remember(&mut self, picture: Picture) {
-        self.pictures[picture.id as usize % REMEMBERED] = Some(picture);
+    fn remember(&mut self, id: u32, fate: Fate) -> u16 {
+        let target = (id.wrapping_sub(self.offset) % WIDE_RANGE) as u16;
+        self.pictures[id as usize % REMEMBERED] = Some(Picture { id, target, fate });
+        target
     }
 
-    fn indices(&mut self, descriptor: &Descriptor, target_id: u32) -> Indices {
-        let range = if self.wide { WIDE_RANGE } else { NARROW_RANGE };
+    fn indices(&mut self, descriptor: &Descriptor, target: u16) -> Indices {
         let tl0_pic_idx = descriptor.tl0_pic_idx().unwrap_or(0).wrapping_sub(self.tl0_offset);
         let key_idx = descriptor.key_idx().unwrap_or(0).wrapping_sub(self.key_offset) & 0x1F;
         if tl0_pic_idx.wrapping_sub(self.tl0) as i8 > 0 {
@@ -144,7 +146,8 @@ impl Vp8Munger {
         if (1..16).contains(&(key_idx.wrapping_sub(self.key) & 0x1F)) {
             self.key = key_idx;
         }
-        Indices { picture_id: (target_id % range) as u16, tl0_pic_idx, key_idx }
+        let picture_id = if self.wide { target } else { target % NARROW_RANGE as u16 };
+        Indices { picture_id, tl0_pic_idx, key_idx }
     }
 
     /// The unwrapped id nearest to the newest.
