@@ -2,6 +2,7 @@
 
 use rustc_hash::FxHashMap;
 use sluice_rtp::codec::MediaKind;
+use sluice_rtp::ext::ExtensionMap;
 
 use super::bindings::{ReceiverBinding, SenderBinding, SenderId, SenderSpec};
 use super::error::{Misuse, SdpError};
@@ -311,13 +312,12 @@ impl AnswerSession {
             kind,
             direction: Direction::Inactive,
             codecs: Vec::new(),
-            extensions: Default::default(),
+            extensions: self.extensions(kind, section),
             receive_rids: Vec::new(),
             source: None,
         };
         if section.direction.sends() {
             let preference = self.preferences.get(&section.mid).cloned().unwrap_or_default();
-            media.extensions = accept_received(kind, &section.extensions);
             media.codecs =
                 receive_codecs(section, &self.params.receive, &preference, &media.extensions);
             if media.codecs.is_empty() {
@@ -335,6 +335,18 @@ impl AnswerSession {
         }
         media.direction = Direction::new(media.source.is_some(), section.direction.sends());
         Some(Body::Media(Box::new(media)))
+    }
+
+    /// Extensions of the answer. On a section for our senders they stand there even while it is
+    /// inactive: libwebrtc never again offers what every answered section of a kind left out, not
+    /// even on new sections, and then refuses simulcast for want of the rid extension.
+    fn extensions(&self, kind: MediaKind, section: &RemoteSection) -> ExtensionMap {
+        let sent = accept_sent(kind, self.params.playout_delay, &section.receive_extensions);
+        let received = accept_received(kind, &section.extensions);
+        if section.direction == Direction::SendOnly {
+            return received;
+        }
+        sent.iter().chain(received.iter()).collect()
     }
 
     fn answer_sender(
@@ -356,9 +368,6 @@ impl AnswerSession {
                 Some(known) => known.feedback = known.feedback.union(codec.feedback),
                 None => media.codecs.push(codec),
             }
-        }
-        for (kind, extension) in extensions.iter() {
-            media.extensions.insert(kind, extension);
         }
         answer.mid_to_sender.push((section.mid.clone(), id));
         answer.senders.push(self.senders.bind(binding));
