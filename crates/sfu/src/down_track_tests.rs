@@ -38,7 +38,7 @@ impl Fixture {
         let t0 = epoch();
         Self {
             down: DownTrack::new(config(codec), DownTrackSettings::default(), t0),
-            history: TrackHistory::new(),
+            history: TrackHistory::new(codec.kind()),
             t0,
         }
     }

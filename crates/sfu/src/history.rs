@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use sluice_rtp::codec::MediaKind;
+
 use crate::packet::{MAX_LAYERS, MediaPacket};
 
 /// How long a packet is kept: three retransmissions at the longest usual round-trip times.
@@ -14,20 +16,28 @@ const MAX_AGE: Duration = Duration::from_secs(2);
 /// Slots of a layer at first, packets: a low video layer, an audio track.
 const MIN_SLOTS: usize = 64;
 
-/// Slots of a layer at most, packets: 6 Mbit/s of full packets for two seconds. (LiveKit keeps 500
-/// video packets, of any age.)
-const MAX_SLOTS: usize = 1_024;
+/// Slots of a video layer at most, packets: 6 Mbit/s of full packets for two seconds. (LiveKit keeps
+/// 500 video packets, of any age.)
+const MAX_VIDEO_SLOTS: usize = 1_024;
+
+/// Slots of an audio track at most, packets: frames of 10 ms for two seconds (LiveKit: 200).
+const MAX_AUDIO_SLOTS: usize = 256;
 
 /// The newest packets of each layer, by extended sequence number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TrackHistory {
     layers: [Ring; MAX_LAYERS],
+    max_slots: usize,
 }
 
 impl TrackHistory {
     /// An empty history. Takes memory with the first packet of a layer.
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(kind: MediaKind) -> Self {
+        let max_slots = match kind {
+            MediaKind::Audio => MAX_AUDIO_SLOTS,
+            MediaKind::Video => MAX_VIDEO_SLOTS,
+        };
+        Self { layers: Default::default(), max_slots }
     }
 
     /// Keeps a packet that arrived now. Padding is not kept, nor a packet older than the one in its
@@ -36,7 +46,7 @@ impl TrackHistory {
         if !packet.is_padding()
             && let Some(ring) = self.layers.get_mut(usize::from(packet.stream))
         {
-            ring.push(packet);
+            ring.push(packet, self.max_slots);
         }
     }
 
@@ -47,7 +57,7 @@ impl TrackHistory {
 
     /// Lets go of every packet, at mute or when the last receiver left.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        self.layers = Default::default();
     }
 }
 
@@ -62,7 +72,7 @@ struct Ring {
 }
 
 impl Ring {
-    fn push(&mut self, packet: &MediaPacket) {
+    fn push(&mut self, packet: &MediaPacket, max_slots: usize) {
         let now = packet.arrival;
         let number = packet.ext_seq;
         if self.slots.is_empty() {
@@ -70,7 +80,7 @@ impl Ring {
             (self.oldest, self.end) = (number, number);
         }
         self.release(now);
-        while self.is_taken_by_young(number, now) && self.slots.len() < MAX_SLOTS {
+        while self.is_taken_by_young(number, now) && self.slots.len() < max_slots {
             self.grow();
         }
         let slot = self.index(number);
@@ -149,7 +159,7 @@ mod tests {
     #[test]
     fn keeps_two_seconds_of_a_slow_and_of_a_fast_layer() {
         for (micros, expected) in [(50_000, 40), (4_000, 500), (2_000, 1_000)] {
-            let mut history = TrackHistory::new();
+            let mut history = TrackHistory::new(MediaKind::Video);
             push_every(&mut history, micros, 5_000);
             assert_eq!(kept(&history, 0), expected);
             assert!(history.get(0, 5_999).is_some());
@@ -160,15 +170,15 @@ mod tests {
 
     #[test]
     fn a_flood_is_bounded() {
-        let mut history = TrackHistory::new();
+        let mut history = TrackHistory::new(MediaKind::Video);
         push_every(&mut history, 10, 20_000);
-        assert_eq!(kept(&history, 0), MAX_SLOTS);
+        assert_eq!(kept(&history, 0), MAX_VIDEO_SLOTS);
         assert!(history.get(0, 20_999).is_some());
     }
 
     #[test]
     fn layers_are_apart() {
-        let mut history = TrackHistory::new();
+        let mut history = TrackHistory::new(MediaKind::Video);
         history.push(&media_packet(epoch(), 2, 5, 0));
         assert!(history.get(2, 5).is_some());
         assert!(history.get(1, 5).is_none());
@@ -177,7 +187,7 @@ mod tests {
 
     #[test]
     fn late_packets_are_kept_and_displace_nothing_newer() {
-        let mut history = TrackHistory::new();
+        let mut history = TrackHistory::new(MediaKind::Video);
         let t0 = epoch();
         history.push(&media_packet(t0, 0, 1_000, 0));
         history.push(&media_packet(t0, 0, 998, 0));
@@ -188,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_jump_lets_go_of_everything_before_it_in_time() {
-        let mut history = TrackHistory::new();
+        let mut history = TrackHistory::new(MediaKind::Video);
         push_every(&mut history, 4_000, 500);
         let later = epoch() + Duration::from_secs(60);
         history.push(&media_packet(later, 0, 1_000_000, 0));
@@ -198,7 +208,7 @@ mod tests {
 
     #[test]
     fn padding_is_not_kept_and_clear_lets_go() {
-        let mut history = TrackHistory::new();
+        let mut history = TrackHistory::new(MediaKind::Video);
         let mut padding = media_packet(epoch(), 0, 7, 0);
         padding.payload.len = 0;
         history.push(&padding);
