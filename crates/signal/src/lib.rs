@@ -1,1 +1,25 @@
-//! Under construction.
+//! LiveKit's wire as clients and server SDKs meet it: the signal socket in both generations, access
+//! tokens, and the server API.
+//!
+//! HTTP requests flow in. Before a socket opens, a request has become a [`sluice_control::JoinParams`]
+//! or an HTTP error in LiveKit's words; then signal messages flow both ways between the client and
+//! its room, in protobuf or JSON. The crate holds no room state: rooms are a [`SessionHost`] and a
+//! [`RoomApi`], in production [`sluice_control::RoomManager`].
+
+// Tokens expire and pongs carry the time of day: this crate meets the wall clock.
+#![allow(clippy::disallowed_methods)]
+
+mod auth;
+mod error;
+mod host;
+mod rtc;
+mod server;
+mod stats;
+pub mod token;
+mod twirp;
+
+pub use error::HttpError;
+pub use host::{HostedSession, RoomApi, SessionHost, SessionSink, SessionSource};
+pub use rtc::{Encoding, FrameError, JoinRequestError, decode_join_request, decode_request};
+pub use server::{SignalConfig, SignalServer};
+pub use stats::{Counter, SignalStats};

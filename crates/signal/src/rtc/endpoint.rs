@@ -1,0 +1,146 @@
+//! `/rtc`, `/rtc/v1` and their `/validate`: everything up to the WebSocket upgrade.
+//!
+//! The session is started first and its first message awaited; only then does the socket open. So
+//! clients see most failures as an HTTP status with a text, which they act on.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{ConnectInfo, State, WebSocketUpgrade};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+
+use super::frame::MAX_MESSAGE;
+use super::params::{JoinAttempt, JoinTicket};
+use super::query::Query;
+use super::socket::{self, Opening};
+use crate::auth::Caller;
+use crate::error::HttpError;
+use crate::host::{HostedSession, SessionHost, SessionSource};
+use crate::server::Shared;
+use sluice_control::{SessionOutput, SharedResponse};
+
+/// How long a session may take to produce its first message (LiveKit tries 3 s, 4 s and 5 s).
+const START_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Frames up to twice the limit are still read whole, so that the close code reaches the client
+/// instead of a connection reset.
+const MAX_READ: usize = 2 * MAX_MESSAGE;
+
+/// Generation of the signalling protocol, by path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// `/rtc`
+    V0,
+    /// `/rtc/v1`
+    V1,
+}
+
+/// `GET /rtc/validate`: would a join be refused, and why.
+pub(crate) async fn validate<H: SessionHost>(
+    State(shared): State<Shared<H>>,
+    Extension(version): Extension<Version>,
+    Extension(caller): Extension<Caller>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let peer = peer.map(|Extension(ConnectInfo(peer))| peer);
+    match check(&shared, version, &caller, &headers, peer, &uri, true) {
+        Ok(_) => "success".into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// `GET /rtc` with an upgrade to WebSocket. Anything else is not found.
+pub(crate) async fn connect<H: SessionHost>(
+    State(shared): State<Shared<H>>,
+    Extension(version): Extension<Version>,
+    Extension(caller): Extension<Caller>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    headers: HeaderMap,
+    uri: Uri,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let Ok(upgrade) = upgrade else { return StatusCode::NOT_FOUND.into_response() };
+    let peer = peer.map(|Extension(ConnectInfo(peer))| peer);
+    let started = match check(&shared, version, &caller, &headers, peer, &uri, false) {
+        Ok(ticket) => start(&shared, ticket).await,
+        Err(error) => Err(error),
+    };
+    let opening = match started {
+        Ok(opening) => opening,
+        Err(error) => {
+            shared.stats().joins_refused.add();
+            tracing::debug!(status = error.status.as_u16(), text = error.text, "join refused");
+            return error.into_response();
+        }
+    };
+    let stats = shared.stats().clone();
+    upgrade
+        .max_message_size(MAX_READ)
+        .max_frame_size(MAX_READ)
+        .on_failed_upgrade(move |error| {
+            stats.upgrades_failed.add();
+            tracing::debug!(%error, "upgrade failed");
+        })
+        .on_upgrade(move |socket| socket::run(socket, opening, shared))
+}
+
+fn check<H: SessionHost>(
+    shared: &Shared<H>,
+    version: Version,
+    caller: &Caller,
+    headers: &HeaderMap,
+    peer: Option<SocketAddr>,
+    uri: &Uri,
+    strict: bool,
+) -> Result<JoinTicket, HttpError> {
+    let query = Query::parse(uri.query());
+    let attempt = JoinAttempt {
+        version,
+        token: caller.token(),
+        query: &query,
+        headers,
+        peer,
+        limits: shared.limits(),
+        strict,
+    };
+    let ticket = attempt.check()?;
+    shared.host().check_join(&ticket.room, &ticket.params.grants)?;
+    Ok(ticket)
+}
+
+/// Starts the session and waits for its first message.
+async fn start<H: SessionHost>(
+    shared: &Shared<H>,
+    ticket: JoinTicket,
+) -> Result<Opening<H>, HttpError> {
+    let JoinTicket { room, settings, params, api_key } = ticket;
+    let starting = async {
+        let mut session = shared.host().join(&room, settings, params).await?;
+        let first = first_message(&mut session).await?;
+        Ok(Opening { session, first, api_key })
+    };
+    match tokio::time::timeout(START_TIMEOUT, starting).await {
+        Ok(opening) => opening,
+        Err(_) => Err(HttpError::internal("timed out waiting for the session to start")),
+    }
+}
+
+async fn first_message<H: SessionHost>(
+    session: &mut HostedSession<H>,
+) -> Result<SharedResponse, HttpError> {
+    loop {
+        match session.responses.next().await {
+            Some(SessionOutput::Message(response)) => return Ok(response),
+            // Nothing may precede the first message; a token can wait for its next turn.
+            Some(SessionOutput::RefreshToken(_)) => {}
+            Some(SessionOutput::Close(_)) | None => {
+                return Err(HttpError::internal("connection closed by media"));
+            }
+        }
+    }
+}

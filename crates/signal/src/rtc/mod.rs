@@ -1,0 +1,14 @@
+//! The signal connection: from the query of the upgrade request to the close of the socket.
+
+mod client_info;
+mod endpoint;
+mod frame;
+mod join_request;
+mod params;
+mod query;
+mod socket;
+
+pub(crate) use endpoint::{Version, connect, validate};
+pub use frame::{Encoding, FrameError, decode_request};
+pub use join_request::{JoinRequestError, decode_join_request};
+pub(crate) use query::Query;

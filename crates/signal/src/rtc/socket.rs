@@ -1,0 +1,337 @@
+//! An open signal socket: a reader that hands the client's messages to the room, and a writer that
+//! carries the room's messages out.
+//!
+//! The room never waits for either. Its messages wait in the session's bounded queue; when that
+//! overflows the session is over, and when a write makes no progress the socket is. Pings are
+//! answered here, and passed on as well.
+
+use std::ops::ControlFlow;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message as Frame, Utf8Bytes, WebSocket, close_code};
+use bytes::Bytes;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use sluice_control::{CloseReason, SessionOutput, SharedResponse, TokenClaims};
+use sluice_proto::signal_request::Message as Request;
+use sluice_proto::signal_response::Message as Response;
+use sluice_proto::{Pong, SignalRequest};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+use super::frame::{Encoding, MAX_MESSAGE, decode_request, encode_response};
+use crate::host::{HostedSession, SessionHost, SessionSink, SessionSource};
+use crate::server::{Shared, unix_time};
+use crate::stats::SignalStats;
+use crate::token::{Claims, REFRESH_TOKEN_TTL, VideoGrant, kind_name, mint};
+
+/// Interval of WebSocket pings, which keep proxies from closing an idle connection.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A write without progress for so long ends the socket.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Budget for what is queued at the end, and for the client's own close frame.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Answers of this module that may wait for the writer.
+const LOCAL_QUEUE: usize = 16;
+
+/// A session that is ready for its socket.
+pub(super) struct Opening<H: SessionHost> {
+    pub(super) session: HostedSession<H>,
+    pub(super) first: SharedResponse,
+    pub(super) api_key: String,
+}
+
+/// Encoding of the last frame of the client, in which it gets its answers.
+#[derive(Clone, Default)]
+struct LastEncoding(Arc<AtomicBool>);
+
+impl LastEncoding {
+    fn set(&self, encoding: Encoding) {
+        self.0.store(encoding == Encoding::Json, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Encoding {
+        if self.0.load(Ordering::Relaxed) { Encoding::Json } else { Encoding::Protobuf }
+    }
+}
+
+/// Whether the writer goes on; if not, the code to close with, `None` when nobody would read it.
+type Step = ControlFlow<Option<u16>>;
+
+/// Why the reader stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReadEnd {
+    /// The client closed.
+    Gone,
+    /// The connection broke, or its frames cannot be followed any more.
+    Broken,
+    /// The room is over.
+    RoomOver,
+    /// The client sent something that ends the connection with this close code.
+    Refused(u16),
+}
+
+/// Runs the socket until either side ends it.
+pub(super) async fn run<H: SessionHost>(socket: WebSocket, opening: Opening<H>, shared: Shared<H>) {
+    let stats = shared.stats().clone();
+    stats.sockets_open.add();
+    stats.sockets_opened.add();
+    let Opening { session, first, api_key } = opening;
+    let HostedSession { participant_sid, requests, responses } = session;
+    tracing::debug!(participant = participant_sid, "signal socket open");
+    let (sink, stream) = socket.split();
+    let (local, local_queue) = mpsc::channel(LOCAL_QUEUE);
+    let (reader_ends, reader_ended) = oneshot::channel();
+    let encoding = LastEncoding::default();
+    let reader = Reader { requests, local, encoding: encoding.clone(), stats: stats.clone() };
+    let writer = Writer { sink, responses, local_queue, encoding, shared, api_key };
+
+    let reading = reader.run(stream, reader_ends);
+    let writing = writer.run(first, reader_ended);
+    let mut reading = pin!(reading);
+    let mut writing = pin!(writing);
+    tokio::select! {
+        // The close frame is out: leave the client a moment to answer it.
+        () = &mut writing => { let _ = timeout(DRAIN_TIMEOUT, reading).await; }
+        () = &mut reading => writing.await,
+    }
+    stats.sockets_open.sub();
+    tracing::debug!(participant = participant_sid, "signal socket closed");
+}
+
+/// Client to room.
+struct Reader<S> {
+    requests: S,
+    local: mpsc::Sender<SharedResponse>,
+    encoding: LastEncoding,
+    stats: Arc<SignalStats>,
+}
+
+impl<S: SessionSink> Reader<S> {
+    async fn run(self, mut stream: SplitStream<WebSocket>, ends: oneshot::Sender<ReadEnd>) {
+        let end = self.read(&mut stream).await;
+        // Tells the room that the connection is gone.
+        drop(self.requests);
+        // The writer may have ended before.
+        let _ = ends.send(end);
+        if matches!(end, ReadEnd::Gone | ReadEnd::Refused(_)) {
+            // Reading on sends the answer to a close frame, and lets ours arrive.
+            let drain = async { while let Some(Ok(_)) = stream.next().await {} };
+            let _ = timeout(DRAIN_TIMEOUT, drain).await;
+        }
+    }
+
+    async fn read(&self, stream: &mut SplitStream<WebSocket>) -> ReadEnd {
+        while let Some(frame) = stream.next().await {
+            let step = match frame {
+                Ok(Frame::Binary(payload)) => self.request(Encoding::Protobuf, &payload).await,
+                Ok(Frame::Text(text)) => self.request(Encoding::Json, text.as_bytes()).await,
+                // The WebSocket layer answers pings by itself.
+                Ok(Frame::Ping(_) | Frame::Pong(_)) => ControlFlow::Continue(()),
+                Ok(Frame::Close(_)) => ControlFlow::Break(ReadEnd::Gone),
+                Err(error) => ControlFlow::Break(self.read_error(&error)),
+            };
+            if let ControlFlow::Break(end) = step {
+                return end;
+            }
+        }
+        ReadEnd::Broken
+    }
+
+    fn read_error(&self, error: &axum::Error) -> ReadEnd {
+        // The WebSocket layer's own type is not public; a test holds its words.
+        if error.to_string().contains("too long") {
+            self.stats.closed_oversize.add();
+            return ReadEnd::Broken;
+        }
+        tracing::debug!(%error, "signal socket broke");
+        ReadEnd::Broken
+    }
+
+    async fn request(&self, encoding: Encoding, payload: &[u8]) -> ControlFlow<ReadEnd> {
+        if payload.len() > MAX_MESSAGE {
+            self.stats.closed_oversize.add();
+            return ControlFlow::Break(ReadEnd::Refused(close_code::SIZE));
+        }
+        self.encoding.set(encoding);
+        self.stats.messages_received.add();
+        let request = match decode_request(encoding, payload) {
+            Ok(request) => request,
+            Err(error) => {
+                self.stats.closed_malformed.add();
+                tracing::debug!(%error, "malformed signal message");
+                return ControlFlow::Break(ReadEnd::Refused(close_code::INVALID));
+            }
+        };
+        self.answer_ping(&request);
+        if request.message.is_none() {
+            self.stats.messages_unknown.add();
+        } else if !self.requests.send(request).await {
+            return ControlFlow::Break(ReadEnd::RoomOver);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn answer_ping(&self, request: &SignalRequest) {
+        let response = match &request.message {
+            Some(Request::Ping(_)) => Response::Pong(unix_millis()),
+            Some(Request::PingReq(ping)) => Response::PongResp(Pong {
+                last_ping_timestamp: ping.timestamp,
+                timestamp: unix_millis(),
+            }),
+            _ => return,
+        };
+        if self.local.try_send(SharedResponse::new(response)).is_err() {
+            self.stats.pongs_dropped.add();
+        }
+    }
+}
+
+/// Room to client.
+struct Writer<H: SessionHost> {
+    sink: SplitSink<WebSocket, Frame>,
+    responses: H::Responses,
+    local_queue: mpsc::Receiver<SharedResponse>,
+    encoding: LastEncoding,
+    shared: Shared<H>,
+    api_key: String,
+}
+
+impl<H: SessionHost> Writer<H> {
+    /// Returns when nothing more is to be written.
+    async fn run(mut self, first: SharedResponse, mut reader_ended: oneshot::Receiver<ReadEnd>) {
+        let mut said_leave = is_leave(&first);
+        let mut step = self.respond(&first).await;
+        let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let close = loop {
+            if let ControlFlow::Break(close) = step {
+                break close;
+            }
+            step = tokio::select! {
+                end = &mut reader_ended => {
+                    ControlFlow::Break(self.reader_ended(end.unwrap_or(ReadEnd::Broken)).await)
+                }
+                output = self.responses.next() => self.output(output, &mut said_leave).await,
+                Some(response) = self.local_queue.recv() => self.respond(&response).await,
+                _ = pings.tick() => self.write(Frame::Ping(Bytes::new())).await,
+            };
+        };
+        if let Some(code) = close {
+            let frame = Frame::Close(Some(CloseFrame { code, reason: Utf8Bytes::default() }));
+            // The client may be gone already.
+            let _ = timeout(DRAIN_TIMEOUT, self.sink.send(frame)).await;
+        }
+    }
+
+    async fn output(&mut self, output: Option<SessionOutput>, said_leave: &mut bool) -> Step {
+        match output {
+            Some(SessionOutput::Message(response)) => {
+                *said_leave = is_leave(&response);
+                self.respond(&response).await
+            }
+            Some(SessionOutput::RefreshToken(claims)) => self.refresh(&claims).await,
+            Some(SessionOutput::Close(reason)) => {
+                ControlFlow::Break(Some(self.close_code(reason, *said_leave)))
+            }
+            // The room let go without a word: the queue overflowed.
+            None => ControlFlow::Break(Some(self.close_code(CloseReason::Overflow, *said_leave))),
+        }
+    }
+
+    /// What to close with, after the reader has ended.
+    async fn reader_ended(&mut self, end: ReadEnd) -> Option<u16> {
+        match end {
+            ReadEnd::Gone | ReadEnd::Broken => None,
+            ReadEnd::Refused(code) => Some(code),
+            ReadEnd::RoomOver => {
+                let drained = async {
+                    while let Some(SessionOutput::Message(response)) = self.responses.next().await {
+                        if self.respond(&response).await.is_break() {
+                            break;
+                        }
+                    }
+                };
+                let _ = timeout(DRAIN_TIMEOUT, drained).await;
+                Some(close_code::NORMAL)
+            }
+        }
+    }
+
+    /// Clients take 1000 as the wanted end and do not come back by themselves; without a `Leave`
+    /// that says what to do they must see something else.
+    fn close_code(&self, reason: CloseReason, said_leave: bool) -> u16 {
+        match reason {
+            CloseReason::Left(_) | CloseReason::Replaced => close_code::NORMAL,
+            CloseReason::Resume if said_leave => close_code::NORMAL,
+            CloseReason::Resume => close_code::AWAY,
+            CloseReason::Overflow => {
+                self.shared.stats().closed_overflow.add();
+                close_code::AGAIN
+            }
+        }
+    }
+
+    async fn refresh(&mut self, claims: &TokenClaims) -> Step {
+        let (keys, claims) = (self.shared.keys(), refreshed(claims));
+        match mint(keys, &self.api_key, &claims, REFRESH_TOKEN_TTL, unix_time()) {
+            Ok(token) => self.respond(&SharedResponse::new(Response::RefreshToken(token))).await,
+            Err(error) => {
+                tracing::warn!(%error, "cannot refresh a token");
+                ControlFlow::Continue(())
+            }
+        }
+    }
+
+    async fn respond(&mut self, response: &SharedResponse) -> Step {
+        match encode_response(self.encoding.get(), response) {
+            Ok(frame) => {
+                self.shared.stats().messages_sent.add();
+                self.write(frame).await
+            }
+            Err(error) => {
+                self.shared.stats().encode_failures.add();
+                tracing::error!(%error, "cannot write a signal response");
+                ControlFlow::Continue(())
+            }
+        }
+    }
+
+    async fn write(&mut self, frame: Frame) -> Step {
+        match timeout(WRITE_TIMEOUT, self.sink.send(frame)).await {
+            Ok(Ok(())) => ControlFlow::Continue(()),
+            // The reader sees the same and says it better.
+            Ok(Err(_)) => ControlFlow::Break(None),
+            Err(_) => {
+                self.shared.stats().closed_stalled.add();
+                ControlFlow::Break(None)
+            }
+        }
+    }
+}
+
+fn is_leave(response: &SharedResponse) -> bool {
+    matches!(response.response(), Some(Response::Leave(_)))
+}
+
+fn refreshed(claims: &TokenClaims) -> Claims {
+    Claims {
+        identity: claims.identity.clone(),
+        name: claims.name.clone(),
+        kind: kind_name(claims.kind),
+        metadata: claims.metadata.clone(),
+        attributes: claims.attributes.clone(),
+        video: Some(VideoGrant::from(&claims.grants)),
+        ..Claims::default()
+    }
+}
+
+fn unix_millis() -> i64 {
+    unix_time().as_millis() as i64
+}

@@ -1,0 +1,161 @@
+//! The HTTP face: one router with every path of the signal server, and what wraps all of them.
+//!
+//! From the outside in: CORS (on every answer, errors too), panics become 500, a doubled leading
+//! slash is forgiven, bodies are bounded, tokens are checked.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Extension};
+use axum::http::{Method, Request, Uri};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{any, get};
+use sluice_control::Limits;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
+use tower_http::limit::RequestBodyLimitLayer;
+
+use crate::auth::authenticate;
+use crate::host::{RoomApi, SessionHost};
+use crate::rtc::{Version, connect, validate};
+use crate::stats::SignalStats;
+use crate::token::ApiKeys;
+use crate::twirp;
+
+/// Largest request body, bytes (LiveKit: `limit.max_api_request_body_size`).
+const MAX_BODY: usize = 10 << 20;
+
+/// How long browsers may remember a CORS preflight.
+const CORS_MAX_AGE: Duration = Duration::from_secs(86_400);
+
+/// What the signal server is made from.
+#[derive(Debug, Clone, Default)]
+pub struct SignalConfig {
+    /// Keys that tokens are signed with.
+    pub keys: ApiKeys,
+    /// Limits on names, checked before a room is asked.
+    pub limits: Limits,
+}
+
+/// The signal server over rooms of type `H`. Clones are the same server.
+pub struct SignalServer<H>(Shared<H>);
+
+impl<H: SessionHost + RoomApi> SignalServer<H> {
+    /// A server that joins clients to the rooms of `host`.
+    pub fn new(host: H, config: SignalConfig) -> Self {
+        let stats = Arc::new(SignalStats::default());
+        Self(Shared(Arc::new(Inner { host, config, stats })))
+    }
+
+    /// Counters, for metrics.
+    pub fn stats(&self) -> &Arc<SignalStats> {
+        self.0.stats()
+    }
+
+    /// All paths. Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, so that
+    /// clients without a proxy are known by their address.
+    pub fn router(&self) -> Router {
+        let paths = Router::new()
+            .route("/", any(health))
+            .merge(self.rtc("/rtc", Version::V0))
+            .merge(self.rtc("/rtc/v1", Version::V1))
+            .merge(twirp::routes())
+            .layer(from_fn_with_state(self.0.clone(), authenticate::<H>))
+            .layer(DefaultBodyLimit::disable())
+            .layer(RequestBodyLimitLayer::new(MAX_BODY))
+            .with_state(self.0.clone());
+        // Paths are rewritten before they are routed, hence a router around the router.
+        let outer = ServiceBuilder::new()
+            .layer(cors())
+            .layer(CatchPanicLayer::new())
+            .map_request(strip_double_slash)
+            .service(paths);
+        Router::new().fallback_service(outer)
+    }
+
+    fn rtc(&self, path: &str, version: Version) -> Router<Shared<H>> {
+        Router::new()
+            .route(path, any(connect::<H>))
+            .route(&format!("{path}/validate"), get(validate::<H>))
+            .layer(Extension(version))
+    }
+}
+
+impl<H> Clone for SignalServer<H> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// What every handler can reach.
+pub(crate) struct Shared<H>(Arc<Inner<H>>);
+
+struct Inner<H> {
+    host: H,
+    config: SignalConfig,
+    stats: Arc<SignalStats>,
+}
+
+impl<H> Shared<H> {
+    pub(crate) fn host(&self) -> &H {
+        &self.0.host
+    }
+
+    pub(crate) fn keys(&self) -> &ApiKeys {
+        &self.0.config.keys
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.config.limits
+    }
+
+    pub(crate) fn stats(&self) -> &Arc<SignalStats> {
+        &self.0.stats
+    }
+}
+
+impl<H> Clone for Shared<H> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// Wall-clock time since 1970, for tokens and pongs.
+pub(crate) fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Load balancers and clients that came back online ask here.
+async fn health() -> &'static str {
+    "OK"
+}
+
+fn cors() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods([
+            Method::OPTIONS,
+            Method::HEAD,
+            Method::GET,
+            Method::POST,
+            Method::PATCH,
+            Method::DELETE,
+        ])
+        // `*` would not cover Authorization.
+        .allow_headers(AllowHeaders::mirror_request())
+        .max_age(CORS_MAX_AGE)
+}
+
+/// Clients that join a base URL with a trailing slash and a path ask for `//rtc`.
+fn strip_double_slash<B>(mut request: Request<B>) -> Request<B> {
+    let stripped = request.uri().path_and_query().and_then(|path| {
+        let path = path.as_str().strip_prefix("//")?;
+        format!("/{path}").parse::<Uri>().ok()
+    });
+    if let Some(uri) = stripped {
+        *request.uri_mut() = uri;
+    }
+    request
+}

@@ -1,0 +1,80 @@
+//! Twirp errors: a code, which is also an HTTP status, and a message for people.
+//! Source: the Twirp v7 specification, "Errors".
+
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use sluice_control::ApiError;
+
+/// An error of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TwirpError {
+    code: &'static str,
+    status: StatusCode,
+    message: String,
+}
+
+impl TwirpError {
+    fn new(code: &'static str, status: StatusCode, message: impl Into<String>) -> Self {
+        Self { code, status, message: message.into() }
+    }
+
+    /// No such service or method, or not a Twirp request.
+    pub(super) fn bad_route(message: impl Into<String>) -> Self {
+        Self::new("bad_route", StatusCode::NOT_FOUND, message)
+    }
+
+    /// See [`Self::bad_route`].
+    pub(super) fn no_route(service: &str, method: &str) -> Self {
+        Self::bad_route(format!("no handler for path \"/twirp/{service}/{method}\""))
+    }
+
+    /// The body is not the method's request.
+    pub(super) fn malformed(message: impl Into<String>) -> Self {
+        Self::new("malformed", StatusCode::BAD_REQUEST, message)
+    }
+
+    /// A field of the request is wrong.
+    pub(super) fn invalid_argument(message: impl Into<String>) -> Self {
+        Self::new("invalid_argument", StatusCode::BAD_REQUEST, message)
+    }
+
+    /// The token is missing or grants too little. LiveKit uses this code for both.
+    pub(super) fn permission_denied() -> Self {
+        Self::new("unauthenticated", StatusCode::UNAUTHORIZED, "permissions denied")
+    }
+
+    /// Not offered.
+    pub(super) fn unimplemented(message: impl Into<String>) -> Self {
+        Self::new("unimplemented", StatusCode::NOT_IMPLEMENTED, message)
+    }
+
+    /// Our fault.
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new("internal", StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+}
+
+impl From<ApiError> for TwirpError {
+    fn from(error: ApiError) -> Self {
+        let (code, status) = match &error {
+            ApiError::NotFound(_) => ("not_found", StatusCode::NOT_FOUND),
+            ApiError::InvalidArgument(_) => ("invalid_argument", StatusCode::BAD_REQUEST),
+            ApiError::FailedPrecondition(_) => {
+                ("failed_precondition", StatusCode::PRECONDITION_FAILED)
+            }
+            ApiError::ResourceExhausted(_) => ("resource_exhausted", StatusCode::TOO_MANY_REQUESTS),
+            ApiError::Unavailable(_) => ("unavailable", StatusCode::SERVICE_UNAVAILABLE),
+            ApiError::Unimplemented(_) => ("unimplemented", StatusCode::NOT_IMPLEMENTED),
+            ApiError::Internal(_) => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
+        };
+        Self::new(code, status, error.to_string())
+    }
+}
+
+impl IntoResponse for TwirpError {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({ "code": self.code, "msg": self.message });
+        (self.status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+    }
+}

@@ -1,0 +1,79 @@
+//! Bodies of the API: which form a call is in, and both directions of it.
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Method};
+use axum::response::{IntoResponse, Response};
+use prost::{Message, Name};
+use sluice_proto::json;
+
+use super::error::TwirpError;
+
+/// The form of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Protobuf,
+    Json,
+}
+
+/// One call: its body, not decoded yet.
+#[derive(Debug)]
+pub(super) struct Call {
+    form: Form,
+    body: Bytes,
+}
+
+impl Call {
+    /// Reads the body. The outer error is one of HTTP (the body is too large), the inner of Twirp.
+    pub(super) async fn read(request: Request) -> Result<Result<Self, TwirpError>, BytesRejection> {
+        if request.method() != Method::POST {
+            let text =
+                format!("unsupported method \"{}\" (only POST is allowed)", request.method());
+            return Ok(Err(TwirpError::bad_route(text)));
+        }
+        let form = match form(request.headers().get(CONTENT_TYPE)) {
+            Ok(form) => form,
+            Err(error) => return Ok(Err(error)),
+        };
+        let body = Bytes::from_request(request, &()).await?;
+        Ok(Ok(Self { form, body }))
+    }
+
+    /// The request of the method.
+    pub(super) fn decode<M: Message + Name + Default>(&self) -> Result<M, TwirpError> {
+        match self.form {
+            Form::Protobuf => M::decode(self.body.clone())
+                .map_err(|_| TwirpError::malformed("the protobuf request could not be decoded")),
+            Form::Json => json::from_json(&self.body)
+                .map_err(|_| TwirpError::malformed("the json request could not be decoded")),
+        }
+    }
+
+    /// The answer of the method, in the form of the request.
+    pub(super) fn encode<M: Message + Name>(&self, message: &M) -> Result<Response, TwirpError> {
+        match self.form {
+            Form::Protobuf => {
+                let headers = [(CONTENT_TYPE, "application/protobuf")];
+                Ok((headers, message.encode_to_vec()).into_response())
+            }
+            Form::Json => {
+                let text = json::to_twirp(message);
+                let text = text.map_err(|error| TwirpError::internal(error.to_string()))?;
+                Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
+            }
+        }
+    }
+}
+
+/// Parameters such as a charset are ignored.
+fn form(content_type: Option<&HeaderValue>) -> Result<Form, TwirpError> {
+    let value = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = value.split(';').next().unwrap_or_default().trim();
+    match media_type.to_ascii_lowercase().as_str() {
+        "application/protobuf" => Ok(Form::Protobuf),
+        "application/json" => Ok(Form::Json),
+        _ => Err(TwirpError::bad_route(format!("unexpected Content-Type: \"{value}\""))),
+    }
+}
