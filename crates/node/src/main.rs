@@ -6,7 +6,11 @@
 mod cli;
 mod config;
 mod logging;
+mod metrics;
 mod ports;
+mod serve;
+mod shutdown;
+mod tcp_only;
 mod token;
 
 use std::process::ExitCode;
@@ -46,7 +50,11 @@ fn main() -> ExitCode {
 fn run(invocation: Invocation, environment: &Environment) -> anyhow::Result<()> {
     let Invocation { command, flags } = invocation;
     match command {
-        None => todo_serve(&flags, environment),
+        None => {
+            let config = config::load(&flags, environment)?;
+            logging::install(&config.logging, environment.get("RUST_LOG").map(String::as_str));
+            serve::run(&config)
+        }
         Some(Command::CreateToken(arguments)) => create_token(&arguments, &flags, environment),
         Some(Command::Ports) => {
             // Which ports are open does not depend on keys.
@@ -131,8 +139,4 @@ fn generate_key_pair() -> (String, String) {
 fn throwaway_keys() -> String {
     let (key, secret) = generate_key_pair();
     format!("{key}: {secret}")
-}
-
-fn todo_serve(_flags: &Flags, _environment: &Environment) -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
 }

@@ -1,19 +1,17 @@
-//! `create-token`: an access token (JWT, HS256) from the words of the command line. Claims carry
-//! LiveKit's names; see its access token documentation.
+//! `create-token`: an access token from the words of the command line.
 
 use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use serde_json::{Map, Value, json};
+use sluice_signal::token::{ApiKeys, Claims, TokenError, VideoGrant, mint};
 
-use crate::cli::{GrantArgs, ParticipantKind, PublishSource, TokenArgs};
+use crate::cli::{ParticipantKind, PublishSource, TokenArgs};
 
 /// Tolerance for clocks that run behind ours.
 const NOT_BEFORE_SLACK: Duration = Duration::from_secs(10);
 
 /// Why no token was made.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TokenError {
+pub(crate) enum CreateError {
     /// Joining needs to know who.
     #[error("a token to join a room needs --identity")]
     NoIdentity,
@@ -21,8 +19,8 @@ pub(crate) enum TokenError {
     #[error("give --room to join one, or --list, --create or another right for the server API")]
     NoGrant,
     /// Signing failed.
-    #[error("signing the token: {0}")]
-    Sign(#[from] jsonwebtoken::errors::Error),
+    #[error(transparent)]
+    Sign(#[from] TokenError),
 }
 
 /// Makes a token that `key` signs at `now` (Unix time).
@@ -31,92 +29,67 @@ pub(crate) fn create(
     key: &str,
     secret: &str,
     now: Duration,
-) -> Result<String, TokenError> {
-    let video = video_grant(arguments)?;
-    let mut claims = Map::new();
-    claims.insert("iss".into(), json!(key));
-    claims.insert("nbf".into(), json!(now.saturating_sub(NOT_BEFORE_SLACK).as_secs()));
-    claims.insert("exp".into(), json!((now + arguments.ttl).as_secs()));
-    claims.insert("video".into(), Value::Object(video));
-    for (claim, value) in
-        [("sub", &arguments.identity), ("name", &arguments.name), ("metadata", &arguments.metadata)]
-    {
-        if let Some(value) = value {
-            claims.insert(claim.into(), json!(value));
-        }
-    }
-    if !arguments.attributes.is_empty() {
-        let attributes = arguments.attributes.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
-        claims.insert("attributes".into(), Value::Object(attributes));
-    }
-    if let Some(kind) = kind(arguments) {
-        claims.insert("kind".into(), json!(kind));
-    }
-    let header = Header::new(Algorithm::HS256);
-    Ok(jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(secret.as_bytes()))?)
+) -> Result<String, CreateError> {
+    let claims = Claims {
+        identity: arguments.identity.clone().unwrap_or_default(),
+        name: arguments.name.clone().unwrap_or_default(),
+        kind: kind(arguments).into(),
+        video: Some(video_grant(arguments)?),
+        metadata: arguments.metadata.clone().unwrap_or_default(),
+        attributes: arguments.attributes.iter().cloned().collect(),
+        ..Claims::default()
+    };
+    let keys = ApiKeys::new([(key, secret)]);
+    let not_before = now.saturating_sub(NOT_BEFORE_SLACK);
+    Ok(mint(&keys, key, &claims, arguments.ttl + (now - not_before), not_before)?)
 }
 
-fn video_grant(arguments: &TokenArgs) -> Result<Map<String, Value>, TokenError> {
+/// Rights that are given unless taken away are spelled out, so that a reader of the token sees them.
+fn video_grant(arguments: &TokenArgs) -> Result<VideoGrant, CreateError> {
     let grants = &arguments.grants;
     let api_only = grants.list || grants.create || grants.admin || grants.record;
     let joins =
         grants.join || arguments.room.is_some() && (arguments.identity.is_some() || !api_only);
     if joins && arguments.identity.is_none() {
-        return Err(TokenError::NoIdentity);
+        return Err(CreateError::NoIdentity);
     }
     if (joins || grants.admin) && arguments.room.is_none()
         || !joins && !api_only && !grants.ingress_admin && !grants.agent
     {
-        return Err(TokenError::NoGrant);
+        return Err(CreateError::NoGrant);
     }
-    let mut video = Map::new();
-    if let Some(room) = &arguments.room {
-        video.insert("room".into(), json!(room));
-    }
-    for (claim, given) in [
-        ("roomJoin", joins),
-        ("roomList", grants.list),
-        ("roomCreate", grants.create),
-        ("roomAdmin", grants.admin),
-        ("roomRecord", grants.record),
-        ("ingressAdmin", grants.ingress_admin),
-        ("hidden", grants.hidden || grants.recorder),
-        ("recorder", grants.recorder),
-        ("agent", grants.agent),
-        ("canUpdateOwnMetadata", grants.update_own_metadata),
-    ] {
-        if given {
-            video.insert(claim.into(), json!(true));
-        }
-    }
-    if joins {
-        publish_and_subscribe(grants, &mut video);
-    }
-    Ok(video)
+    let sources = grants.publish_sources.iter().copied().map(source_name).map(Into::into);
+    Ok(VideoGrant {
+        room: arguments.room.clone().unwrap_or_default(),
+        room_join: joins,
+        room_list: grants.list,
+        room_create: grants.create,
+        room_admin: grants.admin,
+        room_record: grants.record,
+        ingress_admin: grants.ingress_admin,
+        hidden: grants.hidden || grants.recorder,
+        recorder: grants.recorder,
+        agent: grants.agent,
+        can_publish: joins.then_some(!grants.no_publish && !grants.recorder),
+        can_subscribe: joins.then_some(!grants.no_subscribe),
+        can_publish_data: joins.then_some(!grants.no_publish_data),
+        can_publish_sources: sources.collect(),
+        can_update_own_metadata: grants.update_own_metadata.then_some(true),
+        ..VideoGrant::default()
+    })
 }
 
-/// Rights that are given unless taken away are spelled out, so that a reader of the token sees them.
-fn publish_and_subscribe(grants: &GrantArgs, video: &mut Map<String, Value>) {
-    let recorder = grants.recorder;
-    video.insert("canPublish".into(), json!(!grants.no_publish && !recorder));
-    video.insert("canSubscribe".into(), json!(!grants.no_subscribe));
-    video.insert("canPublishData".into(), json!(!grants.no_publish_data));
-    if !grants.publish_sources.is_empty() {
-        let sources: Vec<_> = grants.publish_sources.iter().copied().map(source_name).collect();
-        video.insert("canPublishSources".into(), json!(sources));
-    }
-}
-
-fn kind(arguments: &TokenArgs) -> Option<&'static str> {
+/// The `kind` claim; empty for a standard participant.
+fn kind(arguments: &TokenArgs) -> &'static str {
     match arguments.kind {
-        Some(ParticipantKind::Standard) => None,
-        Some(ParticipantKind::Agent) => Some("agent"),
-        Some(ParticipantKind::Egress) => Some("egress"),
-        Some(ParticipantKind::Ingress) => Some("ingress"),
-        Some(ParticipantKind::Sip) => Some("sip"),
-        None if arguments.grants.recorder => Some("egress"),
-        None if arguments.grants.agent => Some("agent"),
-        None => None,
+        Some(ParticipantKind::Standard) => "",
+        Some(ParticipantKind::Agent) => "agent",
+        Some(ParticipantKind::Egress) => "egress",
+        Some(ParticipantKind::Ingress) => "ingress",
+        Some(ParticipantKind::Sip) => "sip",
+        None if arguments.grants.recorder => "egress",
+        None if arguments.grants.agent => "agent",
+        None => "",
     }
 }
 
@@ -132,13 +105,14 @@ fn source_name(source: PublishSource) -> &'static str {
 #[cfg(test)]
 mod tests {
     use base64::Engine as _;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::cli::{self, Command};
 
     const NOW: Duration = Duration::from_secs(1_700_000_000);
 
-    fn claims(words: &[&str]) -> Result<Value, TokenError> {
+    fn claims(words: &[&str]) -> Result<Value, CreateError> {
         let words = ["sluice", "create-token"].iter().chain(words);
         let Some(Command::CreateToken(arguments)) = cli::parse(words).unwrap().command else {
             panic!("not a token command");
@@ -190,9 +164,9 @@ mod tests {
 
     #[test]
     fn who_and_where_are_asked_for() {
-        assert!(matches!(claims(&["--room", "r"]), Err(TokenError::NoIdentity)));
-        assert!(matches!(claims(&["--identity", "i"]), Err(TokenError::NoGrant)));
-        assert!(matches!(claims(&["--admin"]), Err(TokenError::NoGrant)));
+        assert!(matches!(claims(&["--room", "r"]), Err(CreateError::NoIdentity)));
+        assert!(matches!(claims(&["--identity", "i"]), Err(CreateError::NoGrant)));
+        assert!(matches!(claims(&["--admin"]), Err(CreateError::NoGrant)));
     }
 
     #[test]

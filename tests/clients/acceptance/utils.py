@@ -109,7 +109,7 @@ async def ensure_track_subscribed(room, sid, timeout=DEFAULT_SECONDS):
     return await wait_until(publication, timeout, message=f"track {sid} not subscribed")
 
 
-async def publish_dummy_video(source, stop, fps=15, width=640, height=480):
+async def publish_dummy_video(source, stop, fps=15, width=320, height=180):
     """Feeds a moving grey bar until `stop` is set."""
     number = 0
     while not stop.is_set():

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 
+from .server import end_with_parent
+
 CLIENTS = pathlib.Path(__file__).resolve().parents[1]
 COMMANDS = {
     "python": [sys.executable, "peers/python_peer.py"],
@@ -36,6 +38,7 @@ class Host:
             stdout=subprocess.PIPE,
             stderr=self.log,
             env=os.environ | {"RUST_LOG": os.environ.get("CLIENT_LOG", "warn")},
+            preexec_fn=end_with_parent,
         )
         self.numbers = itertools.count(1)
         self.answers = {}

@@ -1,5 +1,6 @@
 """Starts the real `sluice` binary, one process per configuration, on free loopback ports."""
 
+import ctypes
 import dataclasses
 import json
 import os
@@ -24,6 +25,12 @@ def binary():
     if not pathlib.Path(path).exists():
         raise SystemExit(f"{path} is missing: run `cargo build --release`, or set SLUICE_BIN")
     return str(path)
+
+
+def end_with_parent():
+    """In a child: SIGTERM when the driver dies, so that nothing is left behind (prctl(2))."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def free_port(kind):
@@ -75,6 +82,7 @@ class Server:
             stdout=self.log,
             stderr=subprocess.STDOUT,
             env=environment,
+            preexec_fn=end_with_parent,
         )
         self.url = f"ws://127.0.0.1:{self.port}"
         try:

@@ -15,8 +15,7 @@ use serde_json::Value;
 pub(crate) use document::{Document, Problem, parse_duration};
 pub(crate) use keys::{ApiKeys, Secret};
 pub(crate) use schema::KEYS;
-pub(crate) use typed::{Config, HttpConfig, LimitConfig, LoggingConfig, PrometheusConfig};
-pub(crate) use typed::{RoomConfig, RtcConfig, UdpPorts};
+pub(crate) use typed::{Config, LoggingConfig, UdpPorts};
 
 /// Environment variables of the process.
 pub(crate) type Environment = BTreeMap<String, String>;

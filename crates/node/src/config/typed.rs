@@ -46,10 +46,6 @@ pub(crate) struct Config {
 pub(crate) struct HttpConfig {
     /// Where to listen, at least one.
     pub(crate) addresses: Vec<SocketAddr>,
-    /// Largest request body, bytes.
-    pub(crate) max_body_bytes: usize,
-    /// Largest signalling message, bytes.
-    pub(crate) max_signal_bytes: usize,
 }
 
 /// UDP ports of the workers; both ends are included.
@@ -174,11 +170,7 @@ fn http(doc: &Document, dev: bool) -> Result<HttpConfig, ConfigError> {
         let everywhere = if dev { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
         addresses.push(SocketAddr::from((everywhere, port)));
     }
-    Ok(HttpConfig {
-        addresses,
-        max_body_bytes: doc.uint("limit.max_api_request_body_size") as usize,
-        max_signal_bytes: doc.uint("limit.signal_message_size_limit") as usize,
-    })
+    Ok(HttpConfig { addresses })
 }
 
 /// LiveKit takes addresses, `localhost`, and the empty word for every interface.

@@ -1,0 +1,294 @@
+//! The server: builds the engine, the rooms above it and the HTTP face above those, says that it is
+//! ready, and takes all of it down again.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use rand::RngExt;
+use sluice_control::{Limits, ManagerConfig, MediaEngine, RoomConfig, RoomManager};
+use sluice_engine::api::Event;
+use sluice_engine::{Engine, EngineConfig, MAX_WORKERS, UdpPorts as EnginePorts};
+use sluice_proto as proto;
+use sluice_signal::token::ApiKeys;
+use sluice_signal::{SignalConfig, SignalServer};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::metrics::{self, Metrics};
+use crate::shutdown::Shutdown;
+use crate::tcp_only::TcpOnly;
+
+/// How long clients have to read their leave message before their sockets are closed.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Runs the server until a signal ends it.
+///
+/// # Errors
+/// A port is taken, no address to advertise is known, or a thread cannot be started.
+pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
+    for (key, reason) in &config.without_effect {
+        tracing::warn!(key, reason, "configuration key has no effect");
+    }
+    let (engine, events) = start_engine(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("control")
+        .build()
+        .context("starting the control plane")?;
+    let result = runtime.block_on(serve(config, engine.clone(), events));
+    engine.shutdown();
+    // Tasks that still wait for a client end with the runtime.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn serve(
+    config: &Config,
+    engine: Engine,
+    events: mpsc::Receiver<Event>,
+) -> anyhow::Result<()> {
+    let mut shutdown = Shutdown::listen().context("listening to signals")?;
+    let listeners = bind(&config.http.addresses).await?;
+    let node_id = node_id();
+    let rooms = room_manager(config, &engine, &node_id);
+    tokio::spawn(rooms.clone().run_events(events));
+    let signal = SignalServer::new(rooms.clone(), signal_config(config));
+    let stop = CancellationToken::new();
+    let mut servers = JoinSet::new();
+    for listener in listeners {
+        let app = signal.router().into_make_service_with_connect_info::<SocketAddr>();
+        let stop = stop.clone();
+        let server = axum::serve(listener, app);
+        servers.spawn(server.with_graceful_shutdown(async move { stop.cancelled().await }).into_future());
+    }
+    if let Some(prometheus) = &config.prometheus {
+        let metrics = Metrics::new(engine.clone(), rooms.clone(), &node_id, prometheus.login.clone());
+        let address = config.http.addresses[0].ip();
+        let server = metrics::serve(prometheus.port, address, metrics, stop.clone())
+            .await
+            .with_context(|| format!("`prometheus.port` {}", prometheus.port))?;
+        servers.spawn(server);
+    }
+    tracing::info!(node = node_id, workers = engine.workers(), region = config.region, "started");
+    announce(config, &engine);
+
+    shutdown.first().await;
+    tracing::info!("ending: participants are told to leave (a second signal ends at once)");
+    let farewell = async {
+        stop.cancel();
+        rooms.shutdown().await;
+        // Servers end when their last connection does.
+        let _ = tokio::time::timeout(FAREWELL, async { while servers.join_next().await.is_some() {} })
+            .await;
+    };
+    tokio::select! {
+        () = farewell => tracing::info!("ended"),
+        () = shutdown.second() => tracing::warn!("ended at once"),
+    }
+    Ok(())
+}
+
+fn start_engine(config: &Config) -> anyhow::Result<(Engine, mpsc::Receiver<Event>)> {
+    let advertised = advertised_addresses(config)?;
+    let udp = match config.rtc.udp_ports {
+        Some(ports) if ports.first == ports.last => EnginePorts::Shared(ports.first),
+        Some(ports) => EnginePorts::PerWorker { first: ports.first, last: ports.last },
+        // `rtc.force_tcp`: bound, because the engine always has one, and never advertised.
+        None => EnginePorts::Shared(0),
+    };
+    let engine_config = EngineConfig {
+        workers: worker_count(config.workers),
+        bind: media_bind_addresses(&advertised),
+        udp,
+        tcp_port: config.rtc.tcp_port,
+        advertised,
+        ..EngineConfig::default()
+    };
+    Engine::start(engine_config)
+        .context("starting the media engine (ports are `rtc.udp_port` and `rtc.tcp_port`)")
+}
+
+/// What the operator asked for, or a worker per core.
+fn worker_count(configured: usize) -> u8 {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let wanted = if configured == 0 { cores() } else { configured };
+    u8::try_from(wanted).unwrap_or(MAX_WORKERS).clamp(1, MAX_WORKERS)
+}
+
+fn advertised_addresses(config: &Config) -> anyhow::Result<Vec<IpAddr>> {
+    if !config.rtc.node_ips.is_empty() {
+        return Ok(config.rtc.node_ips.clone());
+    }
+    outgoing_address()
+        .map(|address| vec![address])
+        .context("no address to give to clients was found: set `rtc.node_ip` or --node-ip")
+}
+
+/// The address of the interface that a packet to the internet would leave through. Connecting a
+/// UDP socket chooses it and sends nothing; the target is a documentation address (RFC 5737).
+fn outgoing_address() -> std::io::Result<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// Loopback addresses are bound as they are, others by family: the advertised address may be one of
+/// a router in front.
+fn media_bind_addresses(advertised: &[IpAddr]) -> Vec<IpAddr> {
+    let addresses: BTreeSet<IpAddr> = advertised
+        .iter()
+        .map(|address| match address {
+            address if address.is_loopback() => *address,
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        })
+        .collect();
+    addresses.into_iter().collect()
+}
+
+fn room_manager(config: &Config, engine: &Engine, node_id: &str) -> RoomManager {
+    let defaults = RoomConfig::default();
+    let enabled_codecs = match config.room.enabled_codecs.as_slice() {
+        [] => defaults.enabled_codecs,
+        mimes => mimes
+            .iter()
+            .map(|mime| proto::Codec { mime: mime.clone(), ..Default::default() })
+            .collect(),
+    };
+    let room = RoomConfig {
+        node_id: node_id.to_owned(),
+        region: config.region.clone(),
+        server_version: defaults.server_version,
+        ice_servers: ice_servers(config),
+        enabled_codecs,
+        empty_timeout: config.room.empty_timeout,
+        departure_timeout: config.room.departure_timeout,
+        max_participants: config.room.max_participants,
+        enable_remote_unmute: config.room.enable_remote_unmute,
+        dynacast_pause_delay: config.room.dynacast_pause_delay,
+        enable_data_tracks: config.room.enable_data_tracks,
+        limits: limits(config),
+    };
+    let manager = ManagerConfig {
+        room: Arc::new(room),
+        auto_create: config.room.auto_create,
+        ..ManagerConfig::default()
+    };
+    let media: Arc<dyn MediaEngine> = if config.rtc.force_tcp {
+        Arc::new(TcpOnly(engine.clone()))
+    } else {
+        Arc::new(engine.clone())
+    };
+    RoomManager::new(media, manager)
+}
+
+fn ice_servers(config: &Config) -> Vec<proto::IceServer> {
+    let stun = config.rtc.stun_servers.iter().map(|server| proto::IceServer {
+        urls: vec![format!("stun:{}", server.trim_start_matches("stun:"))],
+        ..Default::default()
+    });
+    let turn = config.rtc.turn_servers.iter().map(|server| proto::IceServer {
+        urls: vec![server.url.clone()],
+        username: server.username.clone(),
+        credential: server.credential.clone(),
+    });
+    stun.chain(turn).collect()
+}
+
+fn limits(config: &Config) -> Limits {
+    let limit = &config.limit;
+    Limits {
+        max_metadata_size: limit.max_metadata,
+        max_attributes_size: limit.max_attributes,
+        max_room_name_length: limit.max_room_name,
+        max_participant_identity_length: limit.max_identity,
+        max_participant_name_length: limit.max_name,
+    }
+}
+
+fn signal_config(config: &Config) -> SignalConfig {
+    let keys = config.keys.iter().map(|(key, secret)| (key, secret.expose()));
+    SignalConfig { keys: ApiKeys::new(keys), limits: limits(config) }
+}
+
+async fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("listening on {address} (`port` and `bind_addresses` choose another)")
+        })?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// LiveKit's form: a prefix and twelve letters or digits.
+fn node_id() -> String {
+    const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    let mut rng = rand::rng();
+    let tail = (0..12).map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())]));
+    format!("ND_{}", tail.collect::<String>())
+}
+
+/// The one line that says where the server is and what to do next.
+fn announce(config: &Config, engine: &Engine) {
+    let dev = if config.development { "--dev " } else { "" };
+    println!(
+        "sluice {} is ready at {} ({} workers, media on {}). Make a token: `sluice {dev}create-token \
+         --room demo --identity me`. Guide: README.md",
+        env!("CARGO_PKG_VERSION"),
+        url(config),
+        engine.workers(),
+        media_ports(config),
+    );
+}
+
+fn url(config: &Config) -> String {
+    let address = config.http.addresses[0];
+    let host = match (address.ip(), config.rtc.node_ips.first()) {
+        (ip, Some(node_ip)) if ip.is_unspecified() => *node_ip,
+        (IpAddr::V4(ip), None) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        (ip, _) => ip,
+    };
+    format!("ws://{}", SocketAddr::new(host, address.port()))
+}
+
+fn media_ports(config: &Config) -> String {
+    let mut ports = Vec::new();
+    if let Some(udp) = config.rtc.udp_ports {
+        let last = if udp.first == udp.last { String::new() } else { format!("-{}", udp.last) };
+        ports.push(format!("UDP {}{last}", udp.first));
+    }
+    if let Some(tcp) = config.rtc.tcp_port {
+        ports.push(format!("TCP {tcp}"));
+    }
+    ports.join(" and ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_addresses_are_bound_by_family_and_loopback_as_it_is() {
+        let parse = |text: &str| text.parse::<IpAddr>().unwrap();
+        let bound = media_bind_addresses(&[parse("203.0.113.7"), parse("198.51.100.1")]);
+        assert_eq!(bound, [parse("0.0.0.0")]);
+        assert_eq!(media_bind_addresses(&[parse("127.0.0.1")]), [parse("127.0.0.1")]);
+        let both = media_bind_addresses(&[parse("203.0.113.7"), parse("2001:db8::1")]);
+        assert_eq!(both, [parse("0.0.0.0"), parse("::")]);
+    }
+
+    #[test]
+    fn workers_stay_within_what_a_ufrag_can_name() {
+        assert_eq!(worker_count(3), 3);
+        assert_eq!(worker_count(1000), MAX_WORKERS);
+        assert!(worker_count(0) >= 1);
+    }
+}

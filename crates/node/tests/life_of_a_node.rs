@@ -1,0 +1,118 @@
+//! A node from its ready line to its end, seen from outside.
+
+use std::net::UdpSocket;
+
+use sluice_tests::{Server, eventually, get, metric, run, text_of};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_sluice");
+
+fn token(arguments: &[&str]) -> String {
+    let words: Vec<_> = [&["--dev", "create-token"], arguments].concat();
+    let output = run(BINARY, &words);
+    assert!(output.status.success(), "{}", text_of(&output));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn ready_line_says_where_and_what_next() {
+    let server = Server::start(BINARY, &[]);
+    for part in [&format!("ws://{}", server.http), "create-token"] {
+        assert!(server.ready_line.contains(part), "{}", server.ready_line);
+    }
+    assert_eq!(server.ready_line.lines().count(), 1);
+    assert_eq!(get(server.http, "/", &[]).body, "OK");
+}
+
+#[test]
+fn sigterm_and_sigint_end_it_cleanly() {
+    for name in ["TERM", "INT"] {
+        let mut server = Server::start(BINARY, &[]);
+        server.signal(name);
+        assert!(server.wait().success(), "{}", server.log());
+    }
+}
+
+#[test]
+fn taken_port_is_named() {
+    let server = Server::start(BINARY, &[]);
+    let output = run(BINARY, &[
+        "--dev",
+        "--port",
+        &server.http.port().to_string(),
+        "--udp-port",
+        &sluice_tests::free_port().to_string(),
+        "--rtc.tcp_port",
+        &sluice_tests::free_port().to_string(),
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text_of(&output).contains(&server.http.to_string()), "{}", text_of(&output));
+}
+
+#[test]
+fn tokens_are_accepted_when_good_and_refused_when_not() {
+    let server = Server::start(BINARY, &[]);
+    let validate = |token: &str| get(server.http, &format!("/rtc/validate?access_token={token}"), &[]);
+
+    let good = validate(&token(&["--room", "r", "--identity", "i"]));
+    assert_eq!((good.status, good.body.as_str()), (200, "success"));
+
+    let foreign = token(&[
+        "--room", "r", "--identity", "i", "--api-key", "devkey", "--api-secret", "another",
+    ]);
+    let unknown = token(&["--room", "r", "--identity", "i", "--api-key", "k", "--api-secret", "s"]);
+    let no_room = token(&["--list"]);
+    for (token, what) in [
+        (foreign.as_str(), "wrong secret"),
+        (unknown.as_str(), "unknown key"),
+        (no_room.as_str(), "no right to join"),
+        ("garbage", "not a token"),
+        ("", "no token"),
+    ] {
+        let answer = validate(token);
+        assert_eq!(answer.status, 401, "{what}: {answer:?}");
+        assert!(answer.headers.contains("access-control-allow-origin: *"), "{what}: {answer:?}");
+    }
+}
+
+#[test]
+fn metrics_are_served_with_livekit_names() {
+    let server = Server::start(BINARY, &[]);
+    let text = get(server.metrics, "/metrics", &[]).body;
+    for name in ["livekit_room_total", "livekit_participant_total", "livekit_packet_total"] {
+        assert!(text.contains(name), "{text}");
+    }
+}
+
+#[test]
+fn metrics_can_ask_for_a_login() {
+    let login = ["--prometheus.username", "a", "--prometheus.password", "b"];
+    let server = Server::start(BINARY, &login);
+    assert_eq!(get(server.metrics, "/metrics", &[]).status, 401);
+    assert_eq!(get(server.metrics, "/metrics", &["Authorization: Basic YTpi"]).status, 200);
+}
+
+/// RTP before DTLS, a ClientHello from a source that never passed ICE, STUN for nobody, and noise:
+/// each is counted, nothing is answered, and the server goes on.
+#[test]
+fn datagrams_of_strangers_are_counted_and_not_answered() {
+    let server = Server::start(BINARY, &["--workers", "2"]);
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    stranger.connect(server.udp).unwrap();
+    let rtp = [[0x80, 111, 0, 1].as_slice(), &[0; 40]].concat();
+    let client_hello = [[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20].as_slice(), &[1; 20]].concat();
+    let binding = [
+        [0, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42].as_slice(),
+        &[7; 12],
+        &[0, 6, 0, 8],
+        b"nobody:x",
+    ]
+    .concat();
+    for datagram in [&rtp, &client_hello, &binding, &vec![0xff; 100], &vec![0; 1]] {
+        stranger.send(datagram).unwrap();
+    }
+    eventually("five drops counted", || metric(server.metrics, "sluice_dropped_total", "") >= 5.0);
+    assert!(metric(server.metrics, "sluice_dropped_total", "unknown_source") >= 2.0);
+    stranger.set_nonblocking(true).unwrap();
+    assert!(stranger.recv(&mut [0; 100]).is_err(), "a stranger was answered");
+    assert_eq!(get(server.http, "/", &[]).status, 200);
+}
