@@ -9,6 +9,9 @@ use sluice_proto::{TrackSource, TrackType};
 /// Random characters of a SID.
 const SID_RANDOM_LEN: usize = 12;
 
+/// Longest SID that is looked at, bytes; ours have 17.
+const MAX_SID_LEN: usize = 64;
+
 /// LiveKit's SID alphabet: base57, without the characters that are read as one another.
 const BASE57: &[u8; 57] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 
@@ -92,6 +95,12 @@ impl TrackSid {
             TrackSource::Unknown => '?',
         };
         Self(sid(&format!("TR_{kind}{source}"), rng).into())
+    }
+
+    /// A SID that a client names. `None` when it cannot be one of ours.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let plausible = text.starts_with("TR_") && text.len() <= MAX_SID_LEN;
+        plausible.then(|| Self(text.into()))
     }
 
     pub(crate) fn random_data_track(rng: &mut impl rand::Rng) -> Self {

@@ -5,13 +5,32 @@
 //! in; [`Output`]s flow out: signal responses per session, commands for the media workers, and the
 //! end of the room. Time and randomness are arguments, so a room runs under virtual time in tests.
 
+mod api;
+mod client;
+mod data;
+mod data_tracks;
+mod dynacast;
 mod error;
 mod ids;
+mod join;
+mod lifecycle;
+mod negotiation;
 mod outputs;
 mod params;
+mod participant;
 mod permissions;
+mod publish;
+mod resume;
 mod room;
+mod signal;
+mod speakers;
+mod subscribe;
+mod timers;
+mod track;
+mod track_info;
+mod updates;
 
+pub use data::DataDrops;
 pub use error::{ApiError, JoinError};
 pub use ids::{ParticipantSid, RoomSid, TrackSid};
 pub use outputs::{

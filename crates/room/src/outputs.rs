@@ -83,6 +83,8 @@ pub enum CloseReason {
     Replaced,
     /// The client should resume with a new connection; a leave may have been sent before.
     Resume,
+    /// Pretend that the node failed: close without a leave and without a clean close frame.
+    Abnormal,
     /// The client reads too slowly; its queue overflowed.
     Overflow,
 }

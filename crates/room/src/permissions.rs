@@ -73,7 +73,6 @@ impl Grants {
     /// The grant as participants see it.
     pub fn to_permission(&self) -> ParticipantPermission {
         let sources = &self.can_publish_sources;
-        #[expect(deprecated, reason = "older clients still read these fields")]
         ParticipantPermission {
             can_subscribe: self.can_subscribe(),
             can_publish: self.can_publish(),

@@ -1,147 +1,170 @@
 //! One room: the state that its modules share, and the face that the control plane calls.
 
-use std::time::Instant;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use sluice_engine::api::EventKind;
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rustc_hash::FxHashMap;
+use sluice_engine::api::{PeerId, RoomKey, SubscriptionId, TrackId};
 use sluice_proto as proto;
 
-use crate::outputs::Outputs;
-use crate::{ApiError, JoinError, JoinParams, Joined, Output, RoomParams, SessionId};
+use crate::data::DataDrops;
+use crate::ids::{ParticipantSid, RoomSid, TrackSid};
+use crate::outputs::{Output, Outputs, SessionId, WebhookKind};
+use crate::params::{MediaHost, RoomConfig, RoomParams};
+use crate::participant::{Participant, ParticipantKey};
+use crate::resume::Departed;
+use crate::speakers::Speakers;
+use crate::timers::Timers;
+use crate::track::{Track, next_version};
+use crate::updates::PendingUpdates;
+
+/// Length of the secret that marks frames which the server makes itself, bytes.
+const SIF_TRAILER_LEN: usize = 15;
 
 /// A room, see the crate documentation.
+///
+/// After each call take all outputs with [`poll_output`](Self::poll_output), then call
+/// [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
 pub struct Room {
-    params: RoomParams,
-    outputs: Outputs,
+    pub(crate) sid: RoomSid,
+    pub(crate) name: String,
+    pub(crate) key: RoomKey,
+    pub(crate) config: Arc<RoomConfig>,
+    pub(crate) metadata: String,
+    pub(crate) empty_timeout: Duration,
+    pub(crate) departure_timeout: Duration,
+    pub(crate) max_participants: u32,
+    pub(crate) version: Option<proto::TimedVersion>,
+    /// Unix time of creation.
+    pub(crate) created: Duration,
+    pub(crate) sif_trailer: Bytes,
+    /// Whether anybody whose absence would close the room ever joined.
+    pub(crate) was_joined: bool,
+    pub(crate) closed: bool,
+
+    pub(crate) participants: BTreeMap<ParticipantKey, Participant>,
+    pub(crate) identities: FxHashMap<Arc<str>, ParticipantKey>,
+    pub(crate) sids: FxHashMap<ParticipantSid, ParticipantKey>,
+    pub(crate) sessions: FxHashMap<SessionId, ParticipantKey>,
+    pub(crate) peers: FxHashMap<PeerId, ParticipantKey>,
+    pub(crate) tracks: BTreeMap<TrackId, Track>,
+    pub(crate) track_sids: FxHashMap<TrackSid, TrackId>,
+    pub(crate) subscription_ids: FxHashMap<SubscriptionId, (ParticipantKey, TrackId)>,
+
+    pub(crate) updates: PendingUpdates,
+    pub(crate) departed: Departed,
+    pub(crate) speakers: Speakers,
+    /// Nonces of recent API packets, for de-duplication.
+    pub(crate) nonces: VecDeque<Bytes>,
+    pub(crate) drops: DataDrops,
+
+    pub(crate) timers: Timers,
+    pub(crate) out: Outputs,
+    pub(crate) host: Box<dyn MediaHost>,
+    pub(crate) rng: StdRng,
+    /// The instant at which `created` was taken.
+    started: Instant,
+    last_key: u64,
+    last_session: u64,
 }
 
 impl Room {
     /// An empty room; it closes by itself when nobody joins within its empty timeout.
-    pub fn new(params: RoomParams, _now: Instant) -> Self {
-        Self { params, outputs: Outputs::default() }
+    pub fn new(params: RoomParams, now: Instant) -> Self {
+        let RoomParams { name, key, config, settings, host, seed, unix_time } = params;
+        let mut rng = StdRng::from_seed(seed);
+        let mut sif_trailer = [0; SIF_TRAILER_LEN];
+        rng.fill_bytes(&mut sif_trailer);
+        let unix_micros = unix_time.as_micros().try_into().unwrap_or(i64::MAX);
+        let mut room = Self {
+            sid: RoomSid::random(&mut rng),
+            name,
+            key,
+            metadata: settings.metadata,
+            empty_timeout: settings.empty_timeout.unwrap_or(config.empty_timeout),
+            departure_timeout: settings.departure_timeout.unwrap_or(config.departure_timeout),
+            max_participants: settings.max_participants.unwrap_or(config.max_participants),
+            config,
+            version: Some(next_version(None, unix_micros)),
+            created: unix_time,
+            sif_trailer: Bytes::copy_from_slice(&sif_trailer),
+            was_joined: false,
+            closed: false,
+            participants: BTreeMap::new(),
+            identities: FxHashMap::default(),
+            sids: FxHashMap::default(),
+            sessions: FxHashMap::default(),
+            peers: FxHashMap::default(),
+            tracks: BTreeMap::new(),
+            track_sids: FxHashMap::default(),
+            subscription_ids: FxHashMap::default(),
+            updates: PendingUpdates::default(),
+            departed: Departed::default(),
+            speakers: Speakers::default(),
+            nonces: VecDeque::new(),
+            drops: DataDrops::default(),
+            timers: Timers::default(),
+            out: Outputs::default(),
+            host,
+            rng,
+            started: now,
+            last_key: 0,
+            last_session: 0,
+        };
+        room.check_idle(now);
+        room.webhook(WebhookKind::RoomStarted, None, None);
+        room
     }
 
-    /// Starts or resumes a session.
-    ///
-    /// # Errors
-    /// See [`JoinError`]; nothing has changed then.
-    pub fn join(&mut self, _now: Instant, _params: JoinParams) -> Result<Joined, JoinError> {
-        Err(JoinError::Unavailable)
+    /// SID of the room.
+    pub fn sid(&self) -> &RoomSid {
+        &self.sid
     }
 
-    /// Handles one message of a client. Messages of sessions that are over are ignored.
-    pub fn handle_signal(
-        &mut self,
-        _now: Instant,
-        _session: SessionId,
-        _request: proto::SignalRequest,
-    ) {
+    /// Whether the room is over.
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 
-    /// The signal connection is gone without a leave.
-    pub fn signal_closed(&mut self, _now: Instant, _session: SessionId) {}
-
-    /// Handles what a media worker reports.
-    pub fn handle_engine(&mut self, _now: Instant, _event: EventKind) {}
-
-    /// Fires what is due.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
-
-    /// When `handle_timeout` wants to be called next.
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.timers.next()
     }
 
     /// The next effect; `None` when all are taken.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop()
+        self.out.pop()
     }
 
-    /// The room as `ListRooms` shows it.
-    pub fn to_proto(&self) -> proto::Room {
-        proto::Room { name: self.params.name.clone(), ..Default::default() }
+    pub(crate) fn unix_time(&self, now: Instant) -> Duration {
+        self.created + now.saturating_duration_since(self.started)
     }
 
-    /// `ListParticipants`: everybody, hidden ones included.
-    pub fn list_participants(&self) -> Vec<proto::ParticipantInfo> {
-        Vec::new()
+    pub(crate) fn unix_micros(&self, now: Instant) -> i64 {
+        self.unix_time(now).as_micros().try_into().unwrap_or(i64::MAX)
     }
 
-    /// `GetParticipant`.
-    ///
-    /// # Errors
-    /// No such participant.
-    pub fn get_participant(&self, _identity: &str) -> Result<proto::ParticipantInfo, ApiError> {
-        Err(ApiError::PARTICIPANT_NOT_FOUND)
+    pub(crate) fn next_random(&mut self) -> u32 {
+        self.rng.next_u32()
     }
 
-    /// `RemoveParticipant`.
-    ///
-    /// # Errors
-    /// No such participant.
-    pub fn remove_participant(&mut self, _now: Instant, _identity: &str) -> Result<(), ApiError> {
-        Err(ApiError::PARTICIPANT_NOT_FOUND)
+    pub(crate) fn next_key(&mut self) -> u64 {
+        self.last_key += 1;
+        self.last_key
     }
 
-    /// `MutePublishedTrack`.
-    ///
-    /// # Errors
-    /// No such participant or track, or unmuting is not enabled.
-    pub fn mute_track(
-        &mut self,
-        _now: Instant,
-        _request: &proto::MuteRoomTrackRequest,
-    ) -> Result<proto::TrackInfo, ApiError> {
-        Err(ApiError::TRACK_NOT_FOUND)
+    pub(crate) fn next_session_id(&mut self) -> SessionId {
+        self.last_session += 1;
+        SessionId(self.last_session)
     }
 
-    /// `SendData`.
-    ///
-    /// # Errors
-    /// The nonce has a wrong length.
-    pub fn send_data(
-        &mut self,
-        _now: Instant,
-        _request: &proto::SendDataRequest,
-    ) -> Result<(), ApiError> {
-        Ok(())
+    pub(crate) fn new_session(&mut self, key: ParticipantKey) -> SessionId {
+        let session = self.next_session_id();
+        self.sessions.insert(session, key);
+        session
     }
-
-    /// `UpdateParticipant`.
-    ///
-    /// # Errors
-    /// No such participant, or a limit is exceeded.
-    pub fn update_participant(
-        &mut self,
-        _now: Instant,
-        _request: &proto::UpdateParticipantRequest,
-    ) -> Result<proto::ParticipantInfo, ApiError> {
-        Err(ApiError::PARTICIPANT_NOT_FOUND)
-    }
-
-    /// `UpdateSubscriptions`.
-    ///
-    /// # Errors
-    /// No such participant.
-    pub fn update_subscriptions(
-        &mut self,
-        _now: Instant,
-        _request: &proto::UpdateSubscriptionsRequest,
-    ) -> Result<(), ApiError> {
-        Err(ApiError::PARTICIPANT_NOT_FOUND)
-    }
-
-    /// `UpdateRoomMetadata`.
-    ///
-    /// # Errors
-    /// The metadata is too large.
-    pub fn update_metadata(
-        &mut self,
-        _now: Instant,
-        _metadata: &str,
-    ) -> Result<proto::Room, ApiError> {
-        Ok(self.to_proto())
-    }
-
-    /// Ends the room (`DeleteRoom`, shutdown): everybody gets a leave with `reason`.
-    pub fn close(&mut self, _now: Instant, _reason: proto::DisconnectReason) {}
 }

@@ -1,0 +1,170 @@
+//! What we know about a client from its `ClientInfo`: LiveKit's per-client rules (clientinfo.go and
+//! the protocol-version gates).
+
+use sluice_proto::client_info::{Capability, Sdk};
+use sluice_proto::{ClientConfiguration, ClientInfo, Codec, DisabledCodecs};
+
+/// First protocol versions that understand something.
+const PROTOCOL_SUBSCRIBER_PRIMARY: i32 = 3;
+const PROTOCOL_TRACK_UNPUBLISHED: i32 = 7;
+const PROTOCOL_DISCONNECTED_ON_RESUME: i32 = 9;
+const PROTOCOL_QUALITY_LOST: i32 = 11;
+const PROTOCOL_IDENTITY_RECONNECT: i32 = 12;
+const PROTOCOL_LEAVE_ACTION: i32 = 13;
+const PROTOCOL_OK_RESPONSE: i32 = 15;
+
+/// Rust clients below this cannot decode responses that they do not know.
+const PROTOCOL_RUST_UNKNOWN_RESPONSES: i32 = 10;
+
+/// A client's SDK, versions and platform.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    info: ClientInfo,
+}
+
+impl Client {
+    pub(crate) fn new(info: ClientInfo) -> Self {
+        Self { info }
+    }
+
+    pub(crate) fn info(&self) -> &ClientInfo {
+        &self.info
+    }
+
+    pub(crate) fn capabilities(&self) -> Vec<i32> {
+        let known =
+            |&raw: &i32| Capability::try_from(raw).is_ok_and(|c| c != Capability::CapUnused);
+        self.info.capabilities.iter().copied().filter(known).collect()
+    }
+
+    pub(crate) fn can_have_subscriber_primary(&self) -> bool {
+        self.info.protocol >= PROTOCOL_SUBSCRIBER_PRIMARY
+    }
+
+    pub(crate) fn knows_track_unpublished(&self) -> bool {
+        self.info.protocol >= PROTOCOL_TRACK_UNPUBLISHED
+    }
+
+    pub(crate) fn wants_disconnected_on_resume(&self) -> bool {
+        self.info.protocol >= PROTOCOL_DISCONNECTED_ON_RESUME
+    }
+
+    pub(crate) fn knows_quality_lost(&self) -> bool {
+        self.info.protocol >= PROTOCOL_QUALITY_LOST
+    }
+
+    /// Whether a new SID of a known identity tells the client that the old session is over.
+    pub(crate) fn knows_identity_reconnect(&self) -> bool {
+        self.info.protocol >= PROTOCOL_IDENTITY_RECONNECT
+    }
+
+    pub(crate) fn knows_leave_action(&self) -> bool {
+        self.info.protocol >= PROTOCOL_LEAVE_ACTION
+    }
+
+    pub(crate) fn wants_ok_responses(&self) -> bool {
+        self.info.protocol >= PROTOCOL_OK_RESPONSE
+    }
+
+    /// Whether `request_response` and `track_subscribed` can be decoded.
+    pub(crate) fn knows_request_response(&self) -> bool {
+        self.info.sdk() != Sdk::Rust || self.info.protocol >= PROTOCOL_RUST_UNKNOWN_RESPONSES
+    }
+
+    /// Whether an inactive media section may carry another track later.
+    pub(crate) fn reuses_sections(&self) -> bool {
+        !self.is_safari()
+    }
+
+    /// Firefox on Linux and Android ignores the order of codecs in an answer.
+    pub(crate) fn ignores_codec_order(&self) -> bool {
+        self.is_firefox() && self.is_linux_or_android()
+    }
+
+    /// Codecs that this client must not publish, as `kind/name` in lower case.
+    pub(crate) fn unpublishable(&self) -> &'static [&'static str] {
+        let xiaomi = self.info.device_model.eq_ignore_ascii_case("xiaomi 2201117ti")
+            && self.info.os.eq_ignore_ascii_case("android");
+        if xiaomi || self.ignores_codec_order() {
+            &["video/h264"]
+        } else if self.is_safari() && self.safari_version_above_18_3() {
+            &["video/av1", "video/vp9"]
+        } else if self.is_safari() {
+            &["video/av1"]
+        } else {
+            &[]
+        }
+    }
+
+    /// The codec restrictions in the form that clients read.
+    pub(crate) fn configuration(&self) -> Option<ClientConfiguration> {
+        let codec = |mime: &&str| Codec { mime: (*mime).to_owned(), fmtp_line: String::new() };
+        let of_client = self.unpublishable();
+        if of_client.is_empty() {
+            return None;
+        }
+        let (both, publish): (Vec<&str>, Vec<&str>) =
+            of_client.iter().partition(|mime| **mime == "video/av1");
+        Some(ClientConfiguration {
+            disabled_codecs: Some(DisabledCodecs {
+                codecs: both.iter().map(codec).collect(),
+                publish: publish.iter().map(codec).collect(),
+            }),
+            ..ClientConfiguration::default()
+        })
+    }
+
+    fn is_firefox(&self) -> bool {
+        self.info.browser.to_ascii_lowercase().starts_with("firefox")
+    }
+
+    fn is_safari(&self) -> bool {
+        self.info.browser.to_ascii_lowercase().contains("safari")
+    }
+
+    fn is_linux_or_android(&self) -> bool {
+        let os = self.info.os.to_ascii_lowercase();
+        os.contains("linux") || os.contains("android")
+    }
+
+    fn safari_version_above_18_3(&self) -> bool {
+        let mut parts = self.info.browser_version.split('.').map(|part| part.parse().unwrap_or(0));
+        let version: (u32, u32) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        version > (18, 3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn browser(name: &str, version: &str, os: &str) -> Client {
+        Client::new(ClientInfo {
+            browser: name.into(),
+            browser_version: version.into(),
+            os: os.into(),
+            ..ClientInfo::default()
+        })
+    }
+
+    #[test]
+    fn safari_publishes_no_av1_and_newer_ones_no_vp9() {
+        let old = browser("Safari", "17.6", "macOS");
+        assert_eq!(old.unpublishable(), ["video/av1"]);
+        let new = browser("Safari", "18.4", "macOS").configuration().unwrap();
+        let disabled = new.disabled_codecs.unwrap();
+        assert_eq!(disabled.codecs[0].mime, "video/av1");
+        assert_eq!(disabled.publish[0].mime, "video/vp9");
+    }
+
+    #[test]
+    fn firefox_publishes_h264_only_where_it_works() {
+        assert_eq!(browser("Firefox", "140.0", "Linux").unpublishable(), ["video/h264"]);
+        assert!(browser("Firefox", "140.0", "Mac OS X").unpublishable().is_empty());
+    }
+
+    #[test]
+    fn chrome_has_no_restrictions() {
+        assert!(browser("Chrome", "156", "Linux").configuration().is_none());
+    }
+}

@@ -1,0 +1,360 @@
+//! How participants become active and how they and the room end: events of the media workers,
+//! departures with their leave messages, timeouts.
+
+use std::time::{Duration, Instant};
+
+use sluice_engine::api::{ChannelLabel, Command, EventKind, PeerFailure, PeerId};
+use sluice_proto as proto;
+use sluice_proto::DisconnectReason;
+use sluice_proto::leave_request::Action;
+use sluice_proto::participant_info::State;
+use sluice_proto::signal_response::Message as Response;
+
+use crate::client::Client;
+use crate::negotiation::PeerState;
+use crate::outputs::{CloseReason, Output, SessionId, SharedResponse, WebhookKind};
+use crate::participant::{Participant, ParticipantKey};
+use crate::room::Room;
+use crate::timers::Timer;
+
+/// A failed connection may be resumed for this long (LiveKit's disconnect cleanup).
+const RESUME_WINDOW: Duration = Duration::from_secs(5);
+
+/// Tokens are renewed this often.
+const TOKEN_REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Why a participant leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// The client said so.
+    Client(DisconnectReason),
+    /// Another session of the same identity took over.
+    DuplicateIdentity,
+    /// Offer and answer did not work out.
+    NegotiationFailed,
+    /// Client and server disagree about the session.
+    StateMismatch,
+    /// Never became active.
+    JoinTimeout,
+    /// The signal connection went away before media was connected.
+    SignalClosed,
+    /// The media connection failed and nobody resumed.
+    ConnectionTimeout,
+    /// The connection cannot be repaired, only made anew.
+    MediaFailed,
+    /// The server API or the end of the room.
+    Server(DisconnectReason),
+    /// `SimulateScenario.node_failure`: the connection breaks without a word.
+    SimulatedNodeFailure,
+    /// The client shall start anew, for the given reason.
+    Restart(DisconnectReason),
+}
+
+impl Departure {
+    fn reason(self) -> DisconnectReason {
+        match self {
+            Self::Client(reason) | Self::Server(reason) | Self::Restart(reason) => reason,
+            Self::DuplicateIdentity => DisconnectReason::DuplicateIdentity,
+            Self::NegotiationFailed | Self::StateMismatch => DisconnectReason::StateMismatch,
+            Self::JoinTimeout => DisconnectReason::JoinFailure,
+            Self::SignalClosed => DisconnectReason::SignalClose,
+            Self::ConnectionTimeout => DisconnectReason::ConnectionTimeout,
+            Self::MediaFailed => DisconnectReason::MediaFailure,
+            Self::SimulatedNodeFailure => DisconnectReason::ServerShutdown,
+        }
+    }
+
+    fn action(self) -> Action {
+        match self {
+            Self::NegotiationFailed
+            | Self::StateMismatch
+            | Self::MediaFailed
+            | Self::Restart(_) => Action::Reconnect,
+            _ => Action::Disconnect,
+        }
+    }
+
+    fn is_silent(self) -> bool {
+        matches!(self, Self::SignalClosed | Self::SimulatedNodeFailure)
+    }
+}
+
+/// The message that ends a session, for the client's protocol version.
+pub(crate) fn leave(action: Action, reason: DisconnectReason, client: &Client) -> Response {
+    Response::Leave(proto::LeaveRequest {
+        can_reconnect: action != Action::Disconnect,
+        reason: reason.into(),
+        action: if client.knows_leave_action() { action.into() } else { 0 },
+        regions: None,
+    })
+}
+
+impl Room {
+    /// Ends a participant's session and tells everyone concerned.
+    pub(crate) fn depart(&mut self, now: Instant, key: ParticipantKey, departure: Departure) {
+        let Some(participant) = self.participants.get(&key) else { return };
+        let reason = departure.reason();
+        if let Some(session) = participant.session {
+            if !departure.is_silent() {
+                let message = leave(departure.action(), reason, &participant.client);
+                self.send(key, message);
+            }
+            self.close_session(
+                session,
+                match departure {
+                    Departure::SimulatedNodeFailure => CloseReason::Abnormal,
+                    _ => CloseReason::Left(reason),
+                },
+            );
+        }
+        self.remove(now, key, departure);
+        self.check_idle(now);
+    }
+
+    pub(crate) fn close_session(&mut self, session: SessionId, reason: CloseReason) {
+        self.sessions.remove(&session);
+        self.out.push(Output::CloseSignal { session, reason });
+    }
+
+    fn remove(&mut self, now: Instant, key: ParticipantKey, departure: Departure) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let was_active = participant.state == State::Active;
+        let was_recorder = participant.is_recorder();
+        participant.state = State::Disconnected;
+        participant.version += 1;
+        let published = participant.published.clone();
+        for track in &published {
+            self.webhook(WebhookKind::TrackUnpublished, Some(key), Some(*track));
+        }
+        let kind = if was_active {
+            WebhookKind::ParticipantLeft
+        } else {
+            WebhookKind::ParticipantConnectionAborted
+        };
+        self.webhook(kind, Some(key), None);
+
+        let Some(participant) = self.participants.remove(&key) else { return };
+        let mut info = self.info_of(&participant);
+        info.tracks.clear();
+        info.data_tracks.clear();
+        info.disconnect_reason = departure.reason().into();
+        self.identities.remove(&participant.identity);
+        self.sids.remove(&participant.sid);
+        self.timers.cancel_participant(key);
+        self.forget_speaker(key);
+        self.subscription_ids.retain(|_, (subscriber, _)| *subscriber != key);
+        for track in self.tracks.values_mut() {
+            track.subscribers.remove(&key);
+        }
+        for track in published {
+            self.unpublish_of_departed(now, track);
+        }
+        for peer in participant.links.peers() {
+            self.peers.remove(&peer.id);
+            if peer.state != PeerState::Unused {
+                self.out.engine(Command::ClosePeer { peer: peer.id });
+            }
+        }
+        let hidden = participant.is_hidden();
+        self.end_data_tracks(participant.data_tracks);
+        if !hidden {
+            self.announce_end(now, key, info, departure);
+        }
+        self.room_changed(now, was_recorder);
+    }
+
+    fn unpublish_of_departed(&mut self, now: Instant, track: sluice_engine::api::TrackId) {
+        if let Some(sid) = self.tracks.get(&track).map(|track| track.sid.clone()) {
+            self.forget_track(now, &sid);
+            self.forget_dynacast(track);
+            self.track_sids.remove(&sid);
+            self.tracks.remove(&track);
+            self.out.engine(Command::Unpublish { track });
+        }
+    }
+
+    /// Clients that know that a new SID ends the old session of an identity hear only of the new.
+    fn announce_end(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        info: proto::ParticipantInfo,
+        departure: Departure,
+    ) {
+        if departure != Departure::DuplicateIdentity {
+            return self.announce_departure(now, key, info);
+        }
+        self.updates.forget(key);
+        let older = |participant: &Participant| !participant.client.knows_identity_reconnect();
+        let older: Vec<ParticipantKey> =
+            self.participants.iter().filter(|(_, p)| older(p)).map(|(key, _)| *key).collect();
+        let update = proto::ParticipantUpdate { participants: vec![info] };
+        let update = SharedResponse::new(Response::Update(update));
+        for key in older {
+            self.send_shared(key, &update);
+        }
+    }
+
+    /// Starts or stops the countdown of an empty room. Agents and recorders do not keep it open.
+    pub(crate) fn check_idle(&mut self, now: Instant) {
+        if self.participants.values().any(|participant| !participant.is_dependent()) {
+            self.timers.cancel(Timer::RoomIdle);
+        } else {
+            let timeout = if self.was_joined { self.departure_timeout } else { self.empty_timeout };
+            self.timers.set_earlier(Timer::RoomIdle, now + timeout);
+        }
+    }
+
+    /// Ends the room (`DeleteRoom`, shutdown): everybody gets a leave with `reason`.
+    pub fn close(&mut self, now: Instant, reason: DisconnectReason) {
+        if self.closed {
+            return;
+        }
+        let keys: Vec<ParticipantKey> = self.participants.keys().copied().collect();
+        for key in keys {
+            self.depart(now, key, Departure::Server(reason));
+        }
+        self.closed = true;
+        self.timers.clear();
+        self.webhook(WebhookKind::RoomFinished, None, None);
+        self.out.push(Output::Closed);
+    }
+
+    /// The signal connection is gone without a leave.
+    pub fn signal_closed(&mut self, now: Instant, session: SessionId) {
+        let Some(key) = self.sessions.remove(&session) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        if participant.session != Some(session) {
+            return;
+        }
+        participant.session = None;
+        // Media alone keeps a session until it fails; without media there is nothing to keep.
+        if !participant.links.peers().any(crate::negotiation::PeerLink::is_connected) {
+            self.depart(now, key, Departure::SignalClosed);
+        }
+    }
+
+    /// Handles what a media worker reports.
+    pub fn handle_engine(&mut self, now: Instant, event: EventKind) {
+        match event {
+            EventKind::PeerConnected { peer, .. } => self.peer_connected(now, peer),
+            EventKind::PeerDisconnected { peer } => {
+                self.peer_quality(peer, PeerState::Disconnected);
+            }
+            EventKind::PeerRecovered { peer, .. } => {
+                self.peer_quality(peer, PeerState::Connected);
+            }
+            EventKind::PeerFailed { peer, reason } => self.peer_failed(now, peer, &reason),
+            EventKind::ChannelOpen { peer, channel } => self.channel_open(peer, &channel),
+            EventKind::Data { peer, channel, payload, .. } => {
+                if let Some(&key) = self.peers.get(&peer) {
+                    self.data_received(key, &channel, payload);
+                }
+            }
+            EventKind::LayerStarted { track, layer, ssrc, rid, .. } => {
+                self.layer_started(track, layer, ssrc, rid.as_deref());
+            }
+            EventKind::UnmatchedMedia { peer, mid } => {
+                tracing::debug!(peer = peer.as_u64(), mid, "media without an announced track");
+            }
+            EventKind::MaxWanted { track, max_spatial } => {
+                self.max_wanted(now, track, max_spatial);
+            }
+            EventKind::AudioLevels { levels } => self.audio_levels(now, &levels),
+            EventKind::PeerStats { .. } => {}
+            EventKind::StreamState { subscription, paused } => {
+                self.stream_state(subscription, paused);
+            }
+        }
+    }
+
+    fn peer_connected(&mut self, now: Instant, peer: PeerId) {
+        let Some(&key) = self.peers.get(&peer) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(link) = participant.links.peer_mut(peer) else { return };
+        link.state = PeerState::Connected;
+        self.timers.cancel(Timer::Resume(key));
+        if participant.is_primary(peer) && participant.state != State::Active {
+            participant.state = State::Active;
+            self.timers.cancel(Timer::Join(key));
+            self.participant_changed(now, key, false);
+            self.webhook(WebhookKind::ParticipantJoined, Some(key), None);
+            self.send_quality_of(key, &[key]);
+        }
+        self.flush_waiting(key);
+    }
+
+    fn peer_quality(&mut self, peer: PeerId, state: PeerState) {
+        let Some(&key) = self.peers.get(&peer) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(link) = participant.links.peer_mut(peer) else { return };
+        if link.state != state && link.state != PeerState::Connecting {
+            link.state = state;
+            self.timers.cancel(Timer::Resume(key));
+            self.broadcast_quality_of(key);
+        }
+    }
+
+    /// A connection is over. A client that only lost its way may resume with an ICE restart; after
+    /// anything else it must start anew.
+    fn peer_failed(&mut self, now: Instant, peer: PeerId, reason: &PeerFailure) {
+        let Some(&key) = self.peers.get(&peer) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        tracing::info!(participant = %participant.sid, ?reason, "media connection failed");
+        let Some(link) = participant.links.peer_mut(peer) else { return };
+        link.state = PeerState::Failed;
+        if *reason != PeerFailure::IceTimeout {
+            return self.depart(now, key, Departure::MediaFailed);
+        }
+        if let Some(session) = participant.session.take() {
+            let client = participant.client.clone();
+            let message = leave(Action::Resume, DisconnectReason::UnknownReason, &client);
+            self.out.push(Output::Signal { session, response: SharedResponse::new(message) });
+            self.close_session(session, CloseReason::Resume);
+        }
+        self.timers.set(Timer::Resume(key), now + RESUME_WINDOW);
+        self.broadcast_quality_of(key);
+    }
+
+    fn channel_open(&mut self, peer: PeerId, channel: &ChannelLabel) {
+        let Some(&key) = self.peers.get(&peer) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(link) = participant.links.peer_mut(peer) else { return };
+        match channel {
+            ChannelLabel::Reliable => link.reliable_open = true,
+            ChannelLabel::Lossy => link.lossy_open = true,
+            ChannelLabel::DataTrack | ChannelLabel::Other { .. } => {}
+        }
+        self.flush_waiting(key);
+    }
+
+    /// Asks for a fresh token for the client, now and again later.
+    pub(crate) fn refresh_token(&mut self, now: Instant, key: ParticipantKey) {
+        let Some(participant) = self.participants.get(&key) else { return };
+        if let Some(session) = participant.session {
+            let claims = Box::new(participant.claims(&self.name));
+            self.out.push(Output::RefreshToken { session, claims });
+        }
+        self.timers.set(Timer::TokenRefresh(key), now + TOKEN_REFRESH_INTERVAL);
+    }
+
+    /// Fires what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::RoomIdle => self.close(now, DisconnectReason::RoomClosed),
+                Timer::ParticipantUpdates => self.flush_participant_updates(),
+                Timer::RoomUpdate => self.send_room_update(),
+                Timer::SpeakersStale => self.update_speakers(now),
+                Timer::Join(key) => self.depart(now, key, Departure::JoinTimeout),
+                Timer::Negotiate(key) => self.negotiate_now(now, key),
+                Timer::Answer(key) => self.answer_timed_out(now, key),
+                Timer::Resume(key) => self.depart(now, key, Departure::ConnectionTimeout),
+                Timer::TokenRefresh(key) => self.refresh_token(now, key),
+                Timer::MissingTracks(key) => self.report_missing_tracks(now, key),
+                Timer::SimulatedSpeech(key) => self.end_simulated_speech(key),
+                Timer::Dynacast(track) => self.announce_wanted(track),
+            }
+        }
+    }
+}

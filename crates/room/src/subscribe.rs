@@ -1,0 +1,502 @@
+//! Subscriptions: what each participant wants, what it may have, and what flows.
+//!
+//! A wish outlives the track it names and may come before it. [`Room::reconcile`] compares one wish
+//! with permissions and published tracks and starts or stops a sender; the sender flows once the
+//! negotiation has bound it.
+
+use std::time::{Duration, Instant};
+
+use sluice_engine::api::{
+    Command, SenderParams, Subscribe, SubscriptionId, SubscriptionSettings, TrackId,
+};
+use sluice_proto as proto;
+use sluice_proto::signal_response::Message as Response;
+use sluice_rtp::codec::{Codec, MediaKind};
+use sluice_transport::sdp::{SenderBinding, SenderId, SenderSpec};
+
+use crate::ids::TrackSid;
+use crate::participant::{Participant, ParticipantKey};
+use crate::room::Room;
+use crate::timers::Timer;
+
+/// A wanted track that does not come is reported after this (LiveKit's track-not-found timeout).
+const MISSING_TRACK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Wishes that one participant may hold for tracks that do not exist.
+const MAX_MISSING_TRACKS: usize = 1000;
+
+/// One participant's relation to one track.
+#[derive(Debug, Default)]
+pub(crate) struct Subscription {
+    /// The latest wish; `None` until the client, the API or auto-subscribe expressed one.
+    desired: Option<Desire>,
+    /// The latest settings, kept even before the track exists.
+    settings: Option<proto::UpdateTrackSettings>,
+    active: Option<Active>,
+    /// Whether the client was told that the publisher does not allow it.
+    denied: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Desire {
+    Subscribed {
+        /// For the report that the track never came; `None` once reported.
+        since: Option<Instant>,
+    },
+    Unsubscribed,
+}
+
+/// A sender towards the participant.
+#[derive(Debug)]
+struct Active {
+    track: TrackId,
+    sender: SenderId,
+    bound: Option<Bound>,
+    /// Whether the client was told that it cannot decode the track.
+    unsupported: bool,
+}
+
+#[derive(Debug)]
+struct Bound {
+    id: SubscriptionId,
+    mid: String,
+    pt: u8,
+    settings: SubscriptionSettings,
+}
+
+impl Subscription {
+    fn wants(&self) -> bool {
+        matches!(self.desired, Some(Desire::Subscribed { .. }))
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.is_some()
+    }
+}
+
+impl Participant {
+    /// SID of the track that a sender of this participant carries.
+    pub(crate) fn track_of_sender(&self, sender: SenderId) -> Option<&TrackSid> {
+        let of_sender = |subscription: &Subscription| {
+            subscription.active.as_ref().is_some_and(|active| active.sender == sender)
+        };
+        self.subscriptions.iter().find(|(_, s)| of_sender(s)).map(|(sid, _)| sid)
+    }
+}
+
+impl Room {
+    /// `UpdateSubscription`: records wishes and acts on them.
+    pub(crate) fn update_subscription(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        update: &proto::UpdateSubscription,
+    ) {
+        let of_participants =
+            update.participant_tracks.iter().flat_map(|tracks| &tracks.track_sids);
+        let sids: Vec<&String> = update.track_sids.iter().chain(of_participants).collect();
+        for sid in sids {
+            self.wish(now, key, sid, update.subscribe);
+        }
+    }
+
+    fn wish(&mut self, now: Instant, key: ParticipantKey, sid: &str, subscribe: bool) {
+        let exists = self.track_sids.contains_key(sid);
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let known = participant.subscriptions.contains_key(sid);
+        if !exists && !known && participant.subscriptions.len() >= MAX_MISSING_TRACKS {
+            tracing::debug!(participant = %participant.sid, "too many wishes for unknown tracks");
+            return;
+        }
+        let Some(sid) = TrackSid::parse(sid) else { return };
+        let subscription = participant.subscriptions.entry(sid.clone()).or_default();
+        subscription.desired = Some(match subscribe {
+            true => Desire::Subscribed { since: Some(now) },
+            false => Desire::Unsubscribed,
+        });
+        if subscribe && !exists {
+            self.timers.set_earlier(Timer::MissingTracks(key), now + MISSING_TRACK_TIMEOUT);
+        }
+        self.reconcile(now, key, &sid);
+    }
+
+    /// A new track or a new participant: everyone with auto-subscribe wants it, unless they said no.
+    pub(crate) fn auto_subscribe(&mut self, now: Instant, key: ParticipantKey, track: TrackId) {
+        let Some(track) = self.tracks.get(&track) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        if track.owner == key {
+            return;
+        }
+        let sid = track.sid.clone();
+        if participant.options.auto_subscribe {
+            let subscription = participant.subscriptions.entry(sid.clone()).or_default();
+            subscription.desired.get_or_insert(Desire::Subscribed { since: Some(now) });
+        }
+        self.reconcile(now, key, &sid);
+    }
+
+    /// Subscribes a participant who is joining to what is there.
+    pub(crate) fn subscribe_to_existing(&mut self, now: Instant, key: ParticipantKey) {
+        let tracks: Vec<TrackId> = self.tracks.keys().copied().collect();
+        for track in tracks {
+            self.auto_subscribe(now, key, track);
+        }
+    }
+
+    /// Every subscription of one participant, after its grants changed.
+    pub(crate) fn reconcile_subscriber(&mut self, now: Instant, key: ParticipantKey) {
+        let Some(participant) = self.participants.get(&key) else { return };
+        let sids: Vec<TrackSid> = participant.subscriptions.keys().cloned().collect();
+        for sid in sids {
+            self.reconcile(now, key, &sid);
+        }
+    }
+
+    /// Everyone's subscription to one participant's tracks, after it changed who may subscribe.
+    pub(crate) fn reconcile_publisher(&mut self, now: Instant, key: ParticipantKey) {
+        let Some(publisher) = self.participants.get(&key) else { return };
+        let published = publisher.published.iter();
+        let sids: Vec<TrackSid> =
+            published.filter_map(|id| self.tracks.get(id)).map(|t| t.sid.clone()).collect();
+        let subscribers: Vec<ParticipantKey> = self.participants.keys().copied().collect();
+        for subscriber in subscribers {
+            for sid in &sids {
+                self.reconcile(now, subscriber, sid);
+            }
+        }
+    }
+
+    /// Makes what flows equal to what is wanted, allowed and there.
+    pub(crate) fn reconcile(&mut self, now: Instant, key: ParticipantKey, sid: &TrackSid) {
+        let Some(participant) = self.participants.get(&key) else { return };
+        let Some(subscription) = participant.subscriptions.get(sid) else { return };
+        let track = self.track_sids.get(sid).copied();
+        let wanted = subscription.wants() && participant.grants.can_subscribe();
+        let denied = subscription.denied;
+        let active = subscription.is_active();
+        let allowed = track.is_some_and(|track| self.allows(track, key));
+        if wanted && track.is_some() && allowed == denied {
+            self.tell_permission(key, sid, allowed);
+        }
+        match track {
+            Some(track) if wanted && allowed && !active => self.activate(now, key, sid, track),
+            _ if active && !(wanted && allowed) => self.deactivate(now, key, sid),
+            _ => {}
+        }
+    }
+
+    /// Whether the publisher of a track lets a participant subscribe to it.
+    fn allows(&self, track: TrackId, subscriber: ParticipantKey) -> bool {
+        let Some(track) = self.tracks.get(&track) else { return false };
+        let Some(publisher) = self.participants.get(&track.owner) else { return false };
+        let Some(subscriber) = self.participants.get(&subscriber) else { return false };
+        // Clients cannot attribute the media of somebody they were not told about.
+        !publisher.is_hidden() && permits(publisher, subscriber, track.sid.as_str())
+    }
+
+    fn tell_permission(&mut self, key: ParticipantKey, sid: &TrackSid, allowed: bool) {
+        let Some(track) = self.track_sids.get(sid).and_then(|id| self.tracks.get(id)) else {
+            return;
+        };
+        let Some(publisher) = self.participants.get(&track.owner) else { return };
+        let update = proto::SubscriptionPermissionUpdate {
+            participant_sid: (&publisher.sid).into(),
+            track_sid: sid.into(),
+            allowed,
+        };
+        if let Some(subscription) =
+            self.participants.get_mut(&key).and_then(|p| p.subscriptions.get_mut(sid))
+        {
+            subscription.denied = !allowed;
+        }
+        self.send(key, Response::SubscriptionPermissionUpdate(update));
+    }
+
+    fn activate(&mut self, now: Instant, key: ParticipantKey, sid: &TrackSid, id: TrackId) {
+        let Some(track) = self.tracks.get_mut(&id) else { return };
+        let Some(publisher) = self.participants.get(&track.owner) else { return };
+        let publisher_sid = publisher.sid.clone();
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let spec = SenderSpec {
+            kind: track.kind,
+            codecs: vec![track.codec.clone()],
+            stream_id: format!("{publisher_sid}|{sid}"),
+            track_id: sid.into(),
+            ssrc: participant.links.next_ssrc(),
+            rtx_ssrc: (track.kind == MediaKind::Video).then(|| participant.links.next_ssrc()),
+            stereo: track.is_stereo(),
+        };
+        let sender = participant.links.add_sender(spec);
+        let subscription = participant.subscriptions.entry(sid.clone()).or_default();
+        subscription.active = Some(Active { track: id, sender, bound: None, unsupported: false });
+        track.subscribers.insert(key);
+        self.negotiate(now, key);
+    }
+
+    /// Stops a subscription; the wish stays.
+    pub(crate) fn deactivate(&mut self, now: Instant, key: ParticipantKey, sid: &TrackSid) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(subscription) = participant.subscriptions.get_mut(sid) else { return };
+        let Some(active) = subscription.active.take() else { return };
+        participant.links.remove_sender(active.sender);
+        if let Some(bound) = active.bound {
+            self.subscription_ids.remove(&bound.id);
+            self.out.engine(Command::Unsubscribe { subscription: bound.id });
+        }
+        if let Some(track) = self.tracks.get_mut(&active.track) {
+            track.subscribers.remove(&key);
+        }
+        self.silence_speaker_for(key, active.track);
+        self.negotiate(now, key);
+    }
+
+    /// Forgets a track that ended; wishes for it go with it, since its SID never comes back.
+    pub(crate) fn forget_track(&mut self, now: Instant, sid: &TrackSid) {
+        let holders: Vec<ParticipantKey> = self
+            .participants
+            .iter()
+            .filter(|(_, participant)| participant.subscriptions.contains_key(sid))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in holders {
+            self.deactivate(now, key, sid);
+            if let Some(participant) = self.participants.get_mut(&key) {
+                participant.subscriptions.remove(sid);
+            }
+        }
+    }
+
+    /// Takes over what a negotiation says about our senders.
+    pub(crate) fn bind_senders(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        bindings: &[SenderBinding],
+        unsupported: &[SenderId],
+    ) {
+        for binding in bindings {
+            self.bind_sender(key, binding);
+        }
+        for sender in unsupported {
+            self.report_unsupported(now, key, *sender);
+        }
+    }
+
+    fn bind_sender(&mut self, key: ParticipantKey, binding: &SenderBinding) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(sid) = participant.track_of_sender(binding.id).cloned() else { return };
+        let worker = participant.links.worker;
+        let peer = participant.data_peer();
+        let adaptive = participant.options.adaptive_stream;
+        let Some(subscription) = participant.subscriptions.get_mut(&sid) else { return };
+        let Some(active) = &mut subscription.active else { return };
+        let Some(track) = self.tracks.get(&active.track) else { return };
+        if let Some(bound) = &active.bound {
+            if bound.mid == binding.mid && bound.pt == binding.codec.pt {
+                return;
+            }
+            self.subscription_ids.remove(&bound.id);
+            self.out.engine(Command::Unsubscribe { subscription: bound.id });
+        }
+        let id = self.host.next_subscription_id(worker);
+        let settings = track.subscription_settings(subscription.settings.as_ref(), adaptive);
+        let mid = binding.mid.clone();
+        let rebound =
+            active.bound.replace(Bound { id, mid, pt: binding.codec.pt, settings }).is_some();
+        self.subscription_ids.insert(id, (key, active.track));
+        self.out.engine(Command::Subscribe(Box::new(Subscribe {
+            subscription: id,
+            peer,
+            track: active.track,
+            kind: track.kind,
+            sender: sender_params(binding),
+            settings,
+        })));
+        let (track, owner) = (active.track, track.owner);
+        if !rebound {
+            self.subscription_started(key, track, owner);
+        }
+    }
+
+    /// Tells the publisher that it is heard, and the subscriber how the publisher is.
+    fn subscription_started(&mut self, key: ParticipantKey, id: TrackId, owner: ParticipantKey) {
+        let hidden = self.participants.get(&key).is_none_or(Participant::is_hidden);
+        if let Some(track) = self.tracks.get_mut(&id)
+            && !hidden
+            && !std::mem::replace(&mut track.subscribed_once, true)
+        {
+            let track_sid = (&track.sid).into();
+            let knows =
+                self.participants.get(&owner).is_some_and(|p| p.client.knows_request_response());
+            if knows {
+                self.send(owner, Response::TrackSubscribed(proto::TrackSubscribed { track_sid }));
+            }
+        }
+        self.send_quality_of(owner, &[key]);
+        self.send_speaker_to(key, id);
+    }
+
+    fn report_unsupported(&mut self, now: Instant, key: ParticipantKey, sender: SenderId) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(sid) = participant.track_of_sender(sender).cloned() else { return };
+        let Some(subscription) = participant.subscriptions.get_mut(&sid) else { return };
+        let Some(active) = &mut subscription.active else { return };
+        if std::mem::replace(&mut active.unsupported, true) {
+            return;
+        }
+        if let Some(bound) = active.bound.take() {
+            self.subscription_ids.remove(&bound.id);
+            self.out.engine(Command::Unsubscribe { subscription: bound.id });
+        }
+        let response = proto::SubscriptionResponse {
+            track_sid: (&sid).into(),
+            err: proto::SubscriptionError::SeCodecUnsupported.into(),
+        };
+        self.send(key, Response::SubscriptionResponse(response));
+        self.negotiate(now, key);
+    }
+
+    /// `UpdateTrackSettings`: kept for each track, applied where it flows.
+    pub(crate) fn update_track_settings(
+        &mut self,
+        key: ParticipantKey,
+        update: &proto::UpdateTrackSettings,
+    ) {
+        for sid in &update.track_sids {
+            let exists = self.track_sids.contains_key(sid.as_str());
+            let Some(participant) = self.participants.get_mut(&key) else { return };
+            if !exists && participant.subscriptions.len() >= MAX_MISSING_TRACKS {
+                return;
+            }
+            let Some(sid) = TrackSid::parse(sid) else { continue };
+            let settings = proto::UpdateTrackSettings { track_sids: Vec::new(), ..update.clone() };
+            participant.subscriptions.entry(sid.clone()).or_default().settings = Some(settings);
+            self.apply_settings(key, &sid);
+        }
+    }
+
+    /// `SyncState.track_sids_disabled`.
+    pub(crate) fn disable_tracks(&mut self, key: ParticipantKey, sids: &[String]) {
+        for sid in sids {
+            let Some(participant) = self.participants.get_mut(&key) else { return };
+            let Some(sid) = TrackSid::parse(sid) else { continue };
+            let Some(subscription) = participant.subscriptions.get_mut(&sid) else { continue };
+            subscription.settings.get_or_insert_default().disabled = true;
+            self.apply_settings(key, &sid);
+        }
+    }
+
+    fn apply_settings(&mut self, key: ParticipantKey, sid: &TrackSid) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let adaptive = participant.options.adaptive_stream;
+        let Some(subscription) = participant.subscriptions.get_mut(sid) else { return };
+        let Some(active) = &mut subscription.active else { return };
+        let Some(bound) = &mut active.bound else { return };
+        let Some(track) = self.tracks.get(&active.track) else { return };
+        let settings = track.subscription_settings(subscription.settings.as_ref(), adaptive);
+        if std::mem::replace(&mut bound.settings, settings) != settings {
+            let subscription = bound.id;
+            self.out.engine(Command::UpdateSubscription { subscription, settings });
+        }
+    }
+
+    /// Settings of every subscriber again, after the dimensions or layers of a track changed.
+    pub(crate) fn reapply_settings(&mut self, id: TrackId) {
+        let Some(track) = self.tracks.get(&id) else { return };
+        let sid = track.sid.clone();
+        let subscribers: Vec<ParticipantKey> = track.subscribers.iter().copied().collect();
+        for key in subscribers {
+            self.apply_settings(key, &sid);
+        }
+    }
+
+    /// `SubscriptionPermission`: replaces the whole set of a publisher.
+    pub(crate) fn update_subscription_permission(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        permission: proto::SubscriptionPermission,
+    ) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        participant.subscription_permission = Some(permission);
+        self.reconcile_publisher(now, key);
+        self.reconcile_data_tracks_of(key);
+    }
+
+    /// Reports tracks that were wanted for too long without coming.
+    pub(crate) fn report_missing_tracks(&mut self, now: Instant, key: ParticipantKey) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let mut missing = Vec::new();
+        let mut next: Option<Instant> = None;
+        for (sid, subscription) in &mut participant.subscriptions {
+            let Some(Desire::Subscribed { since }) = &mut subscription.desired else { continue };
+            let Some(start) = *since else { continue };
+            if self.track_sids.contains_key(sid) {
+                continue;
+            }
+            let due = start + MISSING_TRACK_TIMEOUT;
+            if due <= now {
+                *since = None;
+                missing.push(sid.clone());
+            } else {
+                next = Some(next.map_or(due, |next| next.min(due)));
+            }
+        }
+        if let Some(next) = next {
+            self.timers.set(Timer::MissingTracks(key), next);
+        }
+        for sid in missing {
+            let response = proto::SubscriptionResponse {
+                track_sid: (&sid).into(),
+                err: proto::SubscriptionError::SeTrackNotfound.into(),
+            };
+            self.send(key, Response::SubscriptionResponse(response));
+        }
+    }
+
+    /// The allocator paused or resumed a stream.
+    pub(crate) fn stream_state(&mut self, id: SubscriptionId, paused: bool) {
+        let Some(&(key, track)) = self.subscription_ids.get(&id) else { return };
+        let Some(track) = self.tracks.get(&track) else { return };
+        let Some(publisher) = self.participants.get(&track.owner) else { return };
+        let state = if paused { proto::StreamState::Paused } else { proto::StreamState::Active };
+        let info = proto::StreamStateInfo {
+            participant_sid: (&publisher.sid).into(),
+            track_sid: (&track.sid).into(),
+            state: state.into(),
+        };
+        let update = proto::StreamStateUpdate { stream_states: vec![info] };
+        self.send(key, Response::StreamStateUpdate(update));
+    }
+}
+
+/// Whether a publisher's subscription permission covers a subscriber and a track.
+pub(crate) fn permits(publisher: &Participant, subscriber: &Participant, sid: &str) -> bool {
+    let Some(permission) = &publisher.subscription_permission else { return true };
+    if permission.all_participants || subscriber.is_recorder() {
+        return true;
+    }
+    permission.track_permissions.iter().any(|of_one| {
+        let named = of_one.participant_identity == *subscriber.identity
+            || of_one.participant_sid == subscriber.sid.as_str();
+        named && (of_one.all_tracks || of_one.track_sids.iter().any(|track| track == sid))
+    })
+}
+
+fn sender_params(binding: &SenderBinding) -> SenderParams {
+    let codec = &binding.codec;
+    SenderParams {
+        mid: binding.mid.clone(),
+        codec: codec.codec,
+        pt: codec.pt,
+        rtx_pt: codec.rtx_pt,
+        ssrc: binding.ssrc,
+        rtx_ssrc: binding.rtx_ssrc,
+        clock_rate: codec.clock_rate,
+        extensions: binding.extensions,
+        cname: binding.cname.clone(),
+        // RED repairs itself; a retransmission would come too late for it (LiveKit does the same).
+        nack: codec.feedback.nack && codec.codec != Codec::Red,
+        transport_cc: codec.feedback.transport_cc,
+    }
+}

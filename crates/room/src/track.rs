@@ -1,0 +1,284 @@
+//! A published track as the room sees it, and how LiveKit's qualities map to spatial layers.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use sluice_engine::api::SubscriptionSettings;
+use sluice_proto as proto;
+use sluice_proto::{TrackSource, VideoQuality};
+use sluice_rtp::codec::{Codec, MediaKind};
+use sluice_transport::sdp::CodecParameters;
+
+use crate::ids::TrackSid;
+use crate::participant::ParticipantKey;
+
+/// A layer is good enough when it has this share of the wanted size (LiveKit's layer selection).
+const SIZE_TOLERANCE_PERCENT: u64 = 90;
+
+/// Shorter edges that stand for the lower layers when the publisher declared none, pixels.
+const DEFAULT_LAYER_EDGES: [u64; 2] = [180, 360];
+
+/// Frame rates up to which the lower temporal layers suffice, for sources of 30 frames a second in
+/// three layers.
+const TEMPORAL_LAYER_FPS: [u32; 2] = [8, 15];
+
+/// Highest temporal layer there is.
+const MAX_TEMPORAL: u8 = 3;
+
+/// A track that others can subscribe to.
+pub(crate) struct Track {
+    pub(crate) sid: TrackSid,
+    pub(crate) owner: ParticipantKey,
+    pub(crate) kind: MediaKind,
+    pub(crate) codec: CodecParameters,
+    pub(crate) info: proto::TrackInfo,
+    /// Participants with an active subscription.
+    pub(crate) subscribers: BTreeSet<ParticipantKey>,
+    /// Whether the publisher knows that somebody has subscribed.
+    pub(crate) subscribed_once: bool,
+    pub(crate) wanted: Wanted,
+}
+
+/// What receivers want of a video track, for dynacast.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wanted {
+    /// Last value from the workers; outer `None` = they never said.
+    pub(crate) latest: Option<Option<u8>>,
+    /// What the publisher was told last.
+    pub(crate) announced: Option<Option<u8>>,
+}
+
+impl Track {
+    pub(crate) fn source(&self) -> TrackSource {
+        self.info.source()
+    }
+
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.info.encryption() != proto::encryption::Type::None
+    }
+
+    pub(crate) fn is_stereo(&self) -> bool {
+        self.info.stereo
+            || self.info.audio_features.contains(&proto::AudioTrackFeature::TfStereo.into())
+    }
+
+    fn layers(&self) -> &[proto::VideoLayer] {
+        match self.info.codecs.first() {
+            Some(codec) if !codec.layers.is_empty() => &codec.layers,
+            _ => &self.info.layers,
+        }
+    }
+
+    /// The spatial layer that a quality means: the best declared layer not above it.
+    pub(crate) fn spatial_of(&self, quality: VideoQuality) -> u8 {
+        let layers = self.layers();
+        if layers.is_empty() {
+            return (quality as i32).clamp(0, 2) as u8;
+        }
+        let within = layers.iter().filter(|layer| layer.quality <= quality as i32).count();
+        within.saturating_sub(1).min(2) as u8
+    }
+
+    /// The quality that a spatial layer stands for: the highest layer is always HIGH.
+    pub(crate) fn quality_of(&self, spatial: u8) -> VideoQuality {
+        let layers = self.layers();
+        if layers.is_empty() {
+            return VideoQuality::try_from(i32::from(spatial.min(2))).unwrap_or(VideoQuality::High);
+        }
+        let index = usize::from(spatial);
+        if index + 1 >= layers.len() {
+            return VideoQuality::High;
+        }
+        layers[index].quality()
+    }
+
+    /// The lowest quality that fills a view of the given size.
+    fn quality_for_size(&self, width: u32, height: u32) -> VideoQuality {
+        let wanted = u64::from(width.min(height));
+        let own = u64::from(self.info.width.min(self.info.height));
+        let fills = |edge: u64| edge * 100 >= wanted * SIZE_TOLERANCE_PERCENT;
+        let layers = self.layers();
+        let declared = |layer: &proto::VideoLayer| u64::from(layer.width.min(layer.height));
+        if layers.iter().any(|layer| declared(layer) > 0) {
+            let fitting = layers.iter().find(|layer| fills(declared(layer)));
+            return fitting.map_or(VideoQuality::High, proto::VideoLayer::quality);
+        }
+        let [low, medium] = DEFAULT_LAYER_EDGES;
+        if fills(low) && low < own {
+            VideoQuality::Low
+        } else if fills(medium) && medium < own {
+            VideoQuality::Medium
+        } else {
+            VideoQuality::High
+        }
+    }
+
+    /// What a receiver's settings mean for the workers. Without settings a receiver that adapts
+    /// starts low, because it will ask for more as soon as it shows the track.
+    pub(crate) fn subscription_settings(
+        &self,
+        settings: Option<&proto::UpdateTrackSettings>,
+        adaptive_stream: bool,
+    ) -> SubscriptionSettings {
+        let mut result = SubscriptionSettings::default();
+        // Screens matter more when bandwidth is short (LiveKit's allocator priorities).
+        result.priority = if self.source() == TrackSource::ScreenShare { 255 } else { 1 };
+        if self.kind == MediaKind::Audio {
+            result.enabled = settings.is_none_or(|settings| !settings.disabled);
+            return result;
+        }
+        let Some(settings) = settings else {
+            let quality = if adaptive_stream { VideoQuality::Low } else { VideoQuality::High };
+            result.max_spatial = self.spatial_of(quality);
+            return result;
+        };
+        let quality = if settings.width > 0 && settings.height > 0 {
+            self.quality_for_size(settings.width, settings.height)
+        } else {
+            settings.quality()
+        };
+        result.enabled = !settings.disabled && quality != VideoQuality::Off;
+        result.max_spatial = self.spatial_of(quality);
+        result.max_temporal = match settings.fps {
+            0 => MAX_TEMPORAL,
+            fps if fps <= TEMPORAL_LAYER_FPS[0] => 0,
+            fps if fps <= TEMPORAL_LAYER_FPS[1] => 1,
+            _ => MAX_TEMPORAL,
+        };
+        result
+    }
+}
+
+/// Whether layers of this codec travel in one stream (SVC) unless the client says otherwise.
+pub(crate) fn is_svc(codec: Codec) -> bool {
+    matches!(codec, Codec::Vp9 | Codec::Av1)
+}
+
+/// The name that subscribed-quality messages use: `vp8`.
+pub(crate) fn short_codec_name(mime: &str) -> String {
+    mime.rsplit('/').next().unwrap_or_default().to_ascii_lowercase()
+}
+
+/// A version of some state that rises even when the clock does not.
+pub(crate) fn next_version(
+    previous: Option<proto::TimedVersion>,
+    unix_micros: i64,
+) -> proto::TimedVersion {
+    match previous {
+        Some(previous) if previous.unix_micro >= unix_micros => proto::TimedVersion {
+            unix_micro: previous.unix_micro,
+            ticks: previous.ticks.wrapping_add(1),
+        },
+        _ => proto::TimedVersion { unix_micro: unix_micros, ticks: 0 },
+    }
+}
+
+/// A level last heard from a microphone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Level {
+    pub(crate) level: f32,
+    pub(crate) at: Instant,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn video(layers: &[(VideoQuality, u32, u32)]) -> Track {
+        let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(1);
+        let layers = layers
+            .iter()
+            .map(|&(quality, width, height)| proto::VideoLayer {
+                quality: quality.into(),
+                width,
+                height,
+                ..Default::default()
+            })
+            .collect();
+        Track {
+            sid: TrackSid::random(proto::TrackType::Video, TrackSource::Camera, &mut rng),
+            owner: ParticipantKey(0),
+            kind: MediaKind::Video,
+            codec: CodecParameters::new(Codec::Vp8, ""),
+            info: proto::TrackInfo { width: 1280, height: 720, layers, ..Default::default() },
+            subscribers: BTreeSet::new(),
+            subscribed_once: false,
+            wanted: Wanted::default(),
+        }
+    }
+
+    fn three_layers() -> Track {
+        video(&[
+            (VideoQuality::Low, 320, 180),
+            (VideoQuality::Medium, 640, 360),
+            (VideoQuality::High, 1280, 720),
+        ])
+    }
+
+    fn size(width: u32, height: u32) -> proto::UpdateTrackSettings {
+        proto::UpdateTrackSettings { width, height, ..Default::default() }
+    }
+
+    #[test]
+    fn view_size_picks_the_lowest_layer_that_fills_ninety_percent() {
+        let track = three_layers();
+        let spatial = |w, h| track.subscription_settings(Some(&size(w, h)), true).max_spatial;
+        assert_eq!(spatial(320, 180), 0);
+        assert_eq!(spatial(355, 200), 0);
+        assert_eq!(spatial(358, 202), 1);
+        assert_eq!(spatial(640, 360), 1);
+        assert_eq!(spatial(4000, 3000), 2);
+        // Portrait views count by their shorter edge.
+        assert_eq!(spatial(180, 320), 0);
+    }
+
+    #[test]
+    fn undeclared_layers_count_as_180_360_and_the_original() {
+        let track = video(&[]);
+        let spatial = |w, h| track.subscription_settings(Some(&size(w, h)), true).max_spatial;
+        assert_eq!(spatial(300, 170), 0);
+        assert_eq!(spatial(600, 340), 1);
+        assert_eq!(spatial(1280, 720), 2);
+    }
+
+    #[test]
+    fn without_settings_an_adaptive_receiver_starts_low() {
+        let track = three_layers();
+        assert_eq!(track.subscription_settings(None, true).max_spatial, 0);
+        assert_eq!(track.subscription_settings(None, false).max_spatial, 2);
+    }
+
+    #[test]
+    fn a_single_layer_is_layer_zero_at_any_quality() {
+        let track = video(&[(VideoQuality::High, 1280, 720)]);
+        assert_eq!(track.spatial_of(VideoQuality::Low), 0);
+        assert_eq!(track.spatial_of(VideoQuality::High), 0);
+        assert_eq!(track.quality_of(0), VideoQuality::High);
+    }
+
+    #[test]
+    fn two_layers_map_to_the_qualities_that_were_declared() {
+        let track = video(&[(VideoQuality::Low, 320, 180), (VideoQuality::High, 1280, 720)]);
+        assert_eq!(track.spatial_of(VideoQuality::Medium), 0);
+        assert_eq!(track.spatial_of(VideoQuality::High), 1);
+        assert_eq!(track.quality_of(1), VideoQuality::High);
+    }
+
+    #[test]
+    fn disabled_tracks_and_low_frame_rates_are_passed_on() {
+        let track = three_layers();
+        let disabled = proto::UpdateTrackSettings { disabled: true, ..Default::default() };
+        assert!(!track.subscription_settings(Some(&disabled), false).enabled);
+        let slow = proto::UpdateTrackSettings { fps: 7, ..size(1280, 720) };
+        assert_eq!(track.subscription_settings(Some(&slow), false).max_temporal, 0);
+    }
+
+    #[test]
+    fn versions_rise_within_one_microsecond() {
+        let first = next_version(None, 5);
+        let second = next_version(Some(first), 5);
+        let third = next_version(Some(second), 6);
+        assert_eq!((second.unix_micro, second.ticks), (5, 1));
+        assert_eq!((third.unix_micro, third.ticks), (6, 0));
+    }
+}
