@@ -10,12 +10,13 @@
 mod engine;
 mod manager;
 mod session;
+mod task;
 
 pub use engine::MediaEngine;
-pub use manager::{ManagerConfig, RoomManager};
+pub use manager::{ManagerConfig, ManagerStats, RoomManager};
 pub use session::{Session, SessionOutput, SessionRequests, SessionResponses};
 pub use sluice_room::{
-    ApiError, COMPATIBLE_SERVER_VERSION, CloseReason, Grants, JoinError, JoinParams, Limits,
-    RoomConfig, RoomSettings, SessionId, SessionOptions, SharedResponse, TokenClaims, WebhookEvent,
-    WebhookKind,
+    ApiError, COMPATIBLE_SERVER_VERSION, CloseReason, DataDrops, Grants, JoinError, JoinParams,
+    Limits, RoomConfig, RoomSettings, SessionId, SessionOptions, SharedResponse, TokenClaims,
+    WebhookEvent, WebhookKind,
 };

@@ -1,16 +1,40 @@
-//! All rooms of this node.
+//! All rooms of this node: finds or makes the room of a join, passes API calls on, routes media
+//! events, and removes rooms that are over.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sluice_engine::api::{Event, EventKind};
-use sluice_proto as proto;
-use sluice_room::{
-    ApiError, Grants, JoinError, JoinParams, RoomConfig, RoomSettings, SessionId, WebhookEvent,
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use sluice_engine::api::{
+    ChannelLabel, Event, EventKind, PeerId, RoomKey, SubscriptionId, TrackId, WorkerId,
 };
-use tokio::sync::mpsc;
+use sluice_proto as proto;
+use sluice_proto::signal_response::Message as Response;
+use sluice_room::{
+    ApiError, CloseReason, Grants, JoinError, JoinParams, MediaHost, Room, RoomConfig, RoomParams,
+    RoomSettings, SharedResponse, WebhookEvent,
+};
+use sluice_transport::{Candidate, Fingerprint, IceCredentials};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::MediaEngine;
 use crate::session::Session;
+use crate::task::{Counters, RoomInput, RoomTask, RoomTaskParams, now};
+
+/// Inputs that may wait for one room.
+const ROOM_QUEUE: usize = 4096;
+
+/// A room that takes no event for this long has lost it.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A join that meets rooms which are just closing tries this often.
+const JOIN_ATTEMPTS: usize = 3;
+
+/// API calls and shutdown wait this long for a room (`api.execution_timeout`).
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Settings of the manager.
 #[derive(Debug, Clone)]
@@ -29,11 +53,27 @@ impl Default for ManagerConfig {
     }
 }
 
-/// Input of a room task.
-pub(crate) enum RoomInput {
-    Signal { session: SessionId, request: Box<proto::SignalRequest> },
-    SignalClosed { session: SessionId },
-    Engine(EventKind),
+/// What the rooms of a node are like and what went wrong in them since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ManagerStats {
+    /// Open rooms.
+    pub rooms: u64,
+    /// Participants in them.
+    pub participants: u64,
+    /// Participants who publish.
+    pub publishers: u64,
+    /// Sessions closed because their client read too slowly.
+    pub slow_sessions: u64,
+    /// Data messages that a worker's queue had no room for.
+    pub data_dropped: u64,
+    /// Other commands that could not be delivered.
+    pub commands_dropped: u64,
+    /// Media events that a room's queue had no room for.
+    pub events_dropped: u64,
+    /// Webhook events that the queue had no room for.
+    pub webhooks_dropped: u64,
+    /// Rooms that ended in a panic.
+    pub rooms_panicked: u64,
 }
 
 /// All rooms of this node. Clones are the same manager.
@@ -43,28 +83,71 @@ pub struct RoomManager {
 }
 
 struct Inner {
-    #[expect(dead_code)]
     engine: Arc<dyn MediaEngine>,
-    #[expect(dead_code)]
     config: ManagerConfig,
+    rooms: DashMap<String, RoomHandle>,
+    /// The same rooms by the key that media events carry.
+    by_key: DashMap<RoomKey, mpsc::Sender<RoomInput>>,
+    last_key: AtomicU64,
+    shutting_down: AtomicBool,
+    counters: Arc<Counters>,
+}
+
+#[derive(Clone)]
+struct RoomHandle {
+    key: RoomKey,
+    inbox: mpsc::Sender<RoomInput>,
+    summary: Arc<ArcSwap<proto::Room>>,
 }
 
 impl RoomManager {
     /// A manager without rooms. Also spawn [`Self::run_events`].
     pub fn new(engine: Arc<dyn MediaEngine>, config: ManagerConfig) -> Self {
-        Self { inner: Arc::new(Inner { engine, config }) }
+        Self {
+            inner: Arc::new(Inner {
+                engine,
+                config,
+                rooms: DashMap::new(),
+                by_key: DashMap::new(),
+                last_key: AtomicU64::new(0),
+                shutting_down: AtomicBool::new(false),
+                counters: Arc::default(),
+            }),
+        }
     }
 
     /// Routes media events to rooms until the engine ends.
     pub async fn run_events(self, mut events: mpsc::Receiver<Event>) {
-        while events.recv().await.is_some() {}
+        while let Some(event) = events.recv().await {
+            self.route(event).await;
+        }
+    }
+
+    async fn route(&self, event: Event) {
+        let Some(inbox) = self.inner.by_key.get(&event.room).map(|inbox| inbox.clone()) else {
+            return;
+        };
+        let input = match inbox.try_send(RoomInput::Engine(event.kind)) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
+            Err(mpsc::error::TrySendError::Full(input)) => input,
+        };
+        if may_be_lost(&input) || inbox.send_timeout(input, EVENT_TIMEOUT).await.is_err() {
+            self.inner.counters.events_dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Checks what a join would check, without joining (`/rtc/validate`).
     ///
     /// # Errors
     /// See [`JoinError`].
-    pub fn check_join(&self, _room: &str, _grants: &Grants) -> Result<(), JoinError> {
+    pub fn check_join(&self, room: &str, grants: &Grants) -> Result<(), JoinError> {
+        if self.inner.shutting_down.load(Ordering::Relaxed) {
+            return Err(JoinError::Unavailable);
+        }
+        let may_create = self.inner.config.auto_create || grants.room_create;
+        if !may_create && !self.inner.rooms.contains_key(room) {
+            return Err(JoinError::RoomNotFound);
+        }
         Ok(())
     }
 
@@ -74,11 +157,92 @@ impl RoomManager {
     /// See [`JoinError`].
     pub async fn join(
         &self,
-        _room: &str,
-        _settings: RoomSettings,
-        _params: JoinParams,
+        room: &str,
+        settings: RoomSettings,
+        params: JoinParams,
     ) -> Result<Session, JoinError> {
+        self.check_join(room, &params.grants)?;
+        // A session can only be resumed in the room where it lives.
+        if params.reconnect && !self.inner.rooms.contains_key(room) {
+            return Ok(refused_resume());
+        }
+        for _ in 0..JOIN_ATTEMPTS {
+            let handle = self.get_or_create(room, &settings);
+            let (reply, result) = oneshot::channel();
+            let params = Box::new(params.clone());
+            if handle.inbox.send(RoomInput::Join { params, reply }).await.is_ok() {
+                match result.await {
+                    Ok(Err(JoinError::Unavailable)) | Err(_) => {}
+                    Ok(result) => return result,
+                }
+            }
+            // The room closed meanwhile; the next round makes a new one.
+            self.inner.forget(room, handle.key);
+        }
         Err(JoinError::Unavailable)
+    }
+
+    fn get_or_create(&self, name: &str, settings: &RoomSettings) -> RoomHandle {
+        if let Some(handle) = self.inner.rooms.get(name) {
+            return handle.clone();
+        }
+        match self.inner.rooms.entry(name.to_owned()) {
+            Entry::Occupied(entry) => entry.get().clone(),
+            Entry::Vacant(entry) => {
+                let handle = self.spawn_room(name, settings.clone());
+                entry.insert(handle.clone());
+                handle
+            }
+        }
+    }
+
+    /// Starts the task of a new room, and one that clears up behind it.
+    fn spawn_room(&self, name: &str, settings: RoomSettings) -> RoomHandle {
+        let inner = &self.inner;
+        let key = RoomKey(inner.last_key.fetch_add(1, Ordering::Relaxed) + 1);
+        let params = RoomParams {
+            name: name.to_owned(),
+            key,
+            config: inner.config.room.clone(),
+            settings,
+            host: Box::new(Host(inner.engine.clone())),
+            seed: rand::random(),
+            unix_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        };
+        let room = Room::new(params, now());
+        let (inbox, receiver) = mpsc::channel(ROOM_QUEUE);
+        let summary = Arc::new(ArcSwap::from_pointee(room.to_proto()));
+        let task = RoomTask::new(RoomTaskParams {
+            room,
+            inbox: receiver,
+            sender: inbox.downgrade(),
+            engine: inner.engine.clone(),
+            webhooks: inner.config.webhooks.clone(),
+            summary: summary.clone(),
+            counters: inner.counters.clone(),
+        });
+        inner.by_key.insert(key, inbox.clone());
+        let (inner, name) = (inner.clone(), name.to_owned());
+        let running = tokio::spawn(task.run());
+        tokio::spawn(async move {
+            if running.await.is_err_and(|error| error.is_panic()) {
+                tracing::error!(room = name, "a room ended in a panic");
+                inner.counters.rooms_panicked.fetch_add(1, Ordering::Relaxed);
+            }
+            inner.forget(&name, key);
+        });
+        RoomHandle { key, inbox, summary }
+    }
+
+    /// Runs a call in the task of a room.
+    async fn call<T: Send + 'static>(
+        &self,
+        room: &str,
+        call: impl FnOnce(&mut Room, Instant) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let handle = self.inner.rooms.get(room).map(|handle| handle.clone());
+        let handle = handle.ok_or(ApiError::ROOM_NOT_FOUND)?;
+        call_room(&handle, call).await
     }
 
     /// `CreateRoom`: makes a room or returns the existing one with explicit overrides applied.
@@ -87,22 +251,44 @@ impl RoomManager {
     /// See [`ApiError`].
     pub async fn create_room(
         &self,
-        _request: proto::CreateRoomRequest,
+        request: proto::CreateRoomRequest,
     ) -> Result<proto::Room, ApiError> {
-        Err(ApiError::Unavailable("not ready"))
+        if self.inner.shutting_down.load(Ordering::Relaxed) {
+            return Err(ApiError::Unavailable("node is shutting down"));
+        }
+        let limits = &self.inner.config.room.limits;
+        if request.name.is_empty() {
+            return Err(ApiError::InvalidArgument("room name is required".into()));
+        }
+        if request.name.len() > limits.max_room_name_length {
+            let max = limits.max_room_name_length;
+            return Err(ApiError::InvalidArgument(format!("room name exceeds {max} characters")));
+        }
+        if request.metadata.len() > limits.max_metadata_size {
+            return Err(ApiError::InvalidArgument("metadata size exceeds limits".into()));
+        }
+        let settings = settings_of(&request);
+        let handle = self.get_or_create(&request.name, &settings);
+        call_room(&handle, move |room, now| room.update_settings(now, &settings)).await
     }
 
     /// `ListRooms`; empty `names` = all.
-    pub fn list_rooms(&self, _names: &[String]) -> Vec<proto::Room> {
-        Vec::new()
+    pub fn list_rooms(&self, names: &[String]) -> Vec<proto::Room> {
+        let wanted = |name: &String| names.is_empty() || names.contains(name);
+        let rooms = self.inner.rooms.iter().filter(|entry| wanted(entry.key()));
+        rooms.map(|entry| entry.value().summary.load().as_ref().clone()).collect()
     }
 
     /// `DeleteRoom`.
     ///
     /// # Errors
     /// No such room.
-    pub async fn delete_room(&self, _room: &str) -> Result<(), ApiError> {
-        Err(ApiError::ROOM_NOT_FOUND)
+    pub async fn delete_room(&self, room: &str) -> Result<(), ApiError> {
+        let close = |room: &mut Room, now| room.close(now, proto::DisconnectReason::RoomDeleted);
+        self.call(room, close).await?;
+        // The name is free as soon as the caller knows.
+        self.inner.rooms.remove(room);
+        Ok(())
     }
 
     /// `ListParticipants`.
@@ -111,9 +297,9 @@ impl RoomManager {
     /// No such room.
     pub async fn list_participants(
         &self,
-        _room: &str,
+        room: &str,
     ) -> Result<Vec<proto::ParticipantInfo>, ApiError> {
-        Err(ApiError::ROOM_NOT_FOUND)
+        self.call(room, |room, _| room.list_participants()).await
     }
 
     /// `GetParticipant`.
@@ -122,18 +308,20 @@ impl RoomManager {
     /// No such room or participant.
     pub async fn get_participant(
         &self,
-        _room: &str,
-        _identity: &str,
+        room: &str,
+        identity: &str,
     ) -> Result<proto::ParticipantInfo, ApiError> {
-        Err(ApiError::ROOM_NOT_FOUND)
+        let identity = identity.to_owned();
+        self.call(room, move |room, _| room.get_participant(&identity)).await?
     }
 
     /// `RemoveParticipant`.
     ///
     /// # Errors
     /// No such room or participant.
-    pub async fn remove_participant(&self, _room: &str, _identity: &str) -> Result<(), ApiError> {
-        Err(ApiError::ROOM_NOT_FOUND)
+    pub async fn remove_participant(&self, room: &str, identity: &str) -> Result<(), ApiError> {
+        let identity = identity.to_owned();
+        self.call(room, move |room, now| room.remove_participant(now, &identity)).await?
     }
 
     /// `MutePublishedTrack`.
@@ -142,17 +330,19 @@ impl RoomManager {
     /// No such room, participant or track, or unmuting is not enabled.
     pub async fn mute_track(
         &self,
-        _request: proto::MuteRoomTrackRequest,
+        request: proto::MuteRoomTrackRequest,
     ) -> Result<proto::TrackInfo, ApiError> {
-        Err(ApiError::ROOM_NOT_FOUND)
+        let room = request.room.clone();
+        self.call(&room, move |room, now| room.mute_track(now, &request)).await?
     }
 
     /// `SendData`.
     ///
     /// # Errors
     /// No such room, or the request is wrong.
-    pub async fn send_data(&self, _request: proto::SendDataRequest) -> Result<(), ApiError> {
-        Err(ApiError::ROOM_NOT_FOUND)
+    pub async fn send_data(&self, request: proto::SendDataRequest) -> Result<(), ApiError> {
+        let room = request.room.clone();
+        self.call(&room, move |room, now| room.send_data(now, &request)).await?
     }
 
     /// `UpdateParticipant`.
@@ -161,9 +351,11 @@ impl RoomManager {
     /// No such room or participant, or a limit is exceeded.
     pub async fn update_participant(
         &self,
-        _request: proto::UpdateParticipantRequest,
+        request: proto::UpdateParticipantRequest,
     ) -> Result<proto::ParticipantInfo, ApiError> {
-        Err(ApiError::ROOM_NOT_FOUND)
+        // A caller who asks for a participant of a room that is gone misses the participant.
+        let room = request.room.clone();
+        self.call(&room, move |room, now| room.update_participant(now, &request)).await?
     }
 
     /// `UpdateSubscriptions`.
@@ -172,9 +364,10 @@ impl RoomManager {
     /// No such room or participant.
     pub async fn update_subscriptions(
         &self,
-        _request: proto::UpdateSubscriptionsRequest,
+        request: proto::UpdateSubscriptionsRequest,
     ) -> Result<(), ApiError> {
-        Err(ApiError::ROOM_NOT_FOUND)
+        let room = request.room.clone();
+        self.call(&room, move |room, now| room.update_subscriptions(now, &request)).await?
     }
 
     /// `UpdateRoomMetadata`.
@@ -183,12 +376,141 @@ impl RoomManager {
     /// No such room, or the metadata is too large.
     pub async fn update_room_metadata(
         &self,
-        _room: &str,
-        _metadata: String,
+        room: &str,
+        metadata: String,
     ) -> Result<proto::Room, ApiError> {
-        Err(ApiError::ROOM_NOT_FOUND)
+        self.call(room, move |room, now| room.update_metadata(now, &metadata)).await?
+    }
+
+    /// Numbers for metrics.
+    pub fn stats(&self) -> ManagerStats {
+        let counters = &self.inner.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut stats = ManagerStats {
+            slow_sessions: read(&counters.slow_sessions),
+            data_dropped: read(&counters.data_dropped),
+            commands_dropped: read(&counters.commands_dropped),
+            events_dropped: read(&counters.events_dropped),
+            webhooks_dropped: read(&counters.webhooks_dropped),
+            rooms_panicked: read(&counters.rooms_panicked),
+            ..ManagerStats::default()
+        };
+        for entry in &self.inner.rooms {
+            let summary = entry.value().summary.load();
+            stats.rooms += 1;
+            stats.participants += u64::from(summary.num_participants);
+            stats.publishers += u64::from(summary.num_publishers);
+        }
+        stats
     }
 
     /// Closes every room with reason `SERVER_SHUTDOWN` and refuses new ones.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        self.inner.shutting_down.store(true, Ordering::Relaxed);
+        let handles: Vec<RoomHandle> =
+            self.inner.rooms.iter().map(|entry| entry.value().clone()).collect();
+        for handle in handles {
+            let close =
+                |room: &mut Room, now| room.close(now, proto::DisconnectReason::ServerShutdown);
+            // A room that is over already needs no closing.
+            let _ = call_room(&handle, close).await;
+        }
+    }
+}
+
+impl Inner {
+    /// Removes a room that is over, unless a newer one has its name.
+    fn forget(&self, name: &str, key: RoomKey) {
+        self.rooms.remove_if(name, |_, handle| handle.key == key);
+        self.by_key.remove(&key);
+    }
+}
+
+async fn call_room<T: Send + 'static>(
+    handle: &RoomHandle,
+    call: impl FnOnce(&mut Room, Instant) -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let (reply, result) = oneshot::channel();
+    let call = Box::new(move |room: &mut Room, now| {
+        // The caller may have given up.
+        let _ = reply.send(call(room, now));
+    });
+    let exchange = async {
+        handle.inbox.send(RoomInput::Call(call)).await.ok()?;
+        result.await.ok()
+    };
+    match tokio::time::timeout(CALL_TIMEOUT, exchange).await {
+        Ok(Some(result)) => Ok(result),
+        Ok(None) => Err(ApiError::ROOM_NOT_FOUND),
+        Err(_) => Err(ApiError::Unavailable("the room did not answer in time")),
+    }
+}
+
+/// Events that a later one replaces or that media does not need.
+fn may_be_lost(input: &RoomInput) -> bool {
+    match input {
+        RoomInput::Engine(EventKind::AudioLevels { .. }) => true,
+        RoomInput::Engine(EventKind::Data { channel, .. }) => match channel {
+            ChannelLabel::Lossy | ChannelLabel::DataTrack => true,
+            ChannelLabel::Other { reliable, .. } => !reliable,
+            ChannelLabel::Reliable => false,
+        },
+        _ => false,
+    }
+}
+
+/// What a client gets that wants to resume in a room which does not exist.
+fn refused_resume() -> Session {
+    let reason = proto::DisconnectReason::StateMismatch;
+    let leave = proto::LeaveRequest {
+        can_reconnect: true,
+        reason: reason.into(),
+        action: proto::leave_request::Action::Reconnect.into(),
+        regions: None,
+    };
+    Session::refused(SharedResponse::new(Response::Leave(leave)), CloseReason::Left(reason))
+}
+
+/// Zero and empty mean "not given".
+fn settings_of(request: &proto::CreateRoomRequest) -> RoomSettings {
+    let seconds = |value: u32| (value > 0).then(|| Duration::from_secs(u64::from(value)));
+    RoomSettings {
+        empty_timeout: seconds(request.empty_timeout),
+        departure_timeout: seconds(request.departure_timeout),
+        max_participants: (request.max_participants > 0).then_some(request.max_participants),
+        metadata: request.metadata.clone(),
+    }
+}
+
+/// The engine as a room sees it.
+struct Host(Arc<dyn MediaEngine>);
+
+impl MediaHost for Host {
+    fn place(&mut self) -> WorkerId {
+        self.0.place()
+    }
+
+    fn next_peer_id(&mut self, worker: WorkerId) -> PeerId {
+        self.0.next_peer_id(worker)
+    }
+
+    fn next_track_id(&mut self, worker: WorkerId) -> TrackId {
+        self.0.next_track_id(worker)
+    }
+
+    fn next_subscription_id(&mut self, worker: WorkerId) -> SubscriptionId {
+        self.0.next_subscription_id(worker)
+    }
+
+    fn ice_credentials(&mut self, worker: WorkerId) -> IceCredentials {
+        self.0.new_ice_credentials(worker)
+    }
+
+    fn candidates(&self, worker: WorkerId) -> Vec<Candidate> {
+        self.0.candidates(worker)
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        self.0.fingerprint()
+    }
 }

@@ -4,7 +4,7 @@ use sluice_proto as proto;
 use sluice_room::{CloseReason, SessionId, SharedResponse, TokenClaims};
 use tokio::sync::mpsc;
 
-use crate::manager::RoomInput;
+use crate::task::RoomInput;
 
 /// Messages that may wait for one client before it counts as too slow (LiveKit's
 /// `signal_relay.stream_buffer_size`).
@@ -33,29 +33,49 @@ pub struct Session {
     pub responses: SessionResponses,
 }
 
+impl Session {
+    /// A session without a room that says one thing and closes.
+    pub(crate) fn refused(response: SharedResponse, reason: CloseReason) -> Self {
+        let (sender, queue) = mpsc::channel(2);
+        for output in [SessionOutput::Message(response), SessionOutput::Close(reason)] {
+            // The queue was made for two.
+            let _ = sender.try_send(output);
+        }
+        Self {
+            participant_sid: None,
+            requests: SessionRequests { way: None },
+            responses: SessionResponses { queue },
+        }
+    }
+}
+
 /// Way of a client's messages to its room. Dropping it tells the room that the connection is gone.
 #[derive(Debug)]
 pub struct SessionRequests {
-    pub(crate) session: SessionId,
-    pub(crate) room: mpsc::Sender<RoomInput>,
+    way: Option<(SessionId, mpsc::Sender<RoomInput>)>,
 }
 
 impl SessionRequests {
+    pub(crate) fn new(session: SessionId, room: mpsc::Sender<RoomInput>) -> Self {
+        Self { way: Some((session, room)) }
+    }
+
     /// Hands a message to the room; waits while the room is busy. False when the room is over.
     pub async fn send(&self, request: proto::SignalRequest) -> bool {
-        let input = RoomInput::Signal { session: self.session, request: Box::new(request) };
-        self.room.send(input).await.is_ok()
+        let Some((session, room)) = &self.way else { return false };
+        let input = RoomInput::Signal { session: *session, request: Box::new(request) };
+        room.send(input).await.is_ok()
     }
 }
 
 impl Drop for SessionRequests {
     fn drop(&mut self) {
-        let input = RoomInput::SignalClosed { session: self.session };
+        let Some((session, room)) = self.way.take() else { return };
         // A full queue needs someone to wait, but a destructor cannot.
-        if let Err(mpsc::error::TrySendError::Full(input)) = self.room.try_send(input)
+        if let Err(mpsc::error::TrySendError::Full(input)) =
+            room.try_send(RoomInput::SignalClosed { session })
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            let room = self.room.clone();
             runtime.spawn(async move { room.send(input).await });
         }
     }

@@ -70,6 +70,7 @@ pub struct Room {
     started: Instant,
     last_key: u64,
     last_session: u64,
+    pub(crate) revision: u64,
 }
 
 impl Room {
@@ -114,6 +115,7 @@ impl Room {
             started: now,
             last_key: 0,
             last_session: 0,
+            revision: 0,
         };
         room.check_idle(now);
         room.webhook(WebhookKind::RoomStarted, None, None);
@@ -128,6 +130,11 @@ impl Room {
     /// Whether the room is over.
     pub fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// Rises whenever [`to_proto`](Self::to_proto) may say something new.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next.

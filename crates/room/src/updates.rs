@@ -165,6 +165,7 @@ impl Room {
 
     /// The room changed. Counts may wait; metadata and the recording flag may not.
     pub(crate) fn room_changed(&mut self, now: Instant, immediate: bool) {
+        self.revision += 1;
         if immediate {
             self.send_room_update();
         } else {
