@@ -271,6 +271,7 @@ impl<H: SessionHost> Writer<H> {
             CloseReason::Left(_) | CloseReason::Replaced => close_code::NORMAL,
             CloseReason::Resume if said_leave => close_code::NORMAL,
             CloseReason::Resume => close_code::AWAY,
+            CloseReason::Abnormal => close_code::ERROR,
             CloseReason::Overflow => {
                 self.shared.stats().closed_overflow.add();
                 close_code::AGAIN
