@@ -5,6 +5,7 @@
 //! control plane, and the types at the crate root are what both speak about.
 
 pub mod dtls;
+mod ice;
 pub mod peer;
 pub mod sctp;
 pub mod sdp;
@@ -16,7 +17,7 @@ pub use dtls::DtlsIdentity;
 pub use peer::{
     DropReason, FailureReason, Peer, PeerEvent, PeerParams, Received, Route, SealError,
 };
-pub use sctp::{ChannelId, ChannelSpec, SendError};
+pub use sctp::{ChannelId, ChannelSpec, Reliability, SendError};
 pub use types::{
     Candidate, CandidateKind, Fingerprint, FingerprintParseError, HashAlgorithm, IceCredentials,
     RemoteParams, SctpParams, Setup, TransportProto,

@@ -232,10 +232,8 @@ impl<'a> Message<'a> {
             | attribute::PASSWORD_ALGORITHM
             | attribute::USERHASH => {}
             // RFC 8489 §14: types below 0x8000 must be understood.
-            unknown if unknown < 0x8000 => {
-                if self.unknown_required.len() < MAX_UNKNOWN_LISTED {
-                    self.unknown_required.push(unknown);
-                }
+            unknown if unknown < 0x8000 && self.unknown_required.len() < MAX_UNKNOWN_LISTED => {
+                self.unknown_required.push(unknown);
             }
             _ => {}
         }

@@ -94,8 +94,7 @@ fn rfc_7714_16_1_aes_128_gcm_packet() {
         [0; 20],
     );
     let cipher = Cipher::new(SrtpProfile::AeadAes128Gcm, &keys).unwrap();
-    let header = hex("8040f17b 8041f8d3 5501a0b2");
-    let mut packet = header.clone();
+    let mut packet = hex("8040f17b 8041f8d3 5501a0b2");
     packet.extend_from_slice(b"Gallia est omnis divisa in partes tres");
     let len = packet.len();
     packet.resize(len + 16, 0);
