@@ -11,7 +11,7 @@ use super::params::{SectionPreference, SectionsRequirement, SessionParams};
 use super::parse::{self, Role};
 use super::receive::receive_codecs;
 use super::remote::{Direction, RemoteDescription, RemoteOffer, RemoteSection, SectionKind};
-use super::sender::{self, Senders};
+use super::sender::{self, Receiving, Senders};
 use super::write::{Body, DATA_FORMAT, Description, Media, Section};
 use crate::{IceCredentials, RemoteParams, Setup};
 
@@ -361,7 +361,8 @@ impl AnswerSession {
         let Some(first) = chosen.first().copied() else { return };
         let playout_delay = self.params.playout_delay;
         let extensions = accept_sent(media.kind, playout_delay, &section.receive_extensions);
-        let binding = sender::binding(id, &sender.spec, &section.mid, first, extensions);
+        let receiving = Receiving { mid: &section.mid, codecs: &section.codecs, extensions };
+        let binding = sender::binding(id, &sender.spec, &receiving, first);
         media.source = Some(sender.source(binding.rtx_ssrc.is_some()));
         for codec in sender::answer_codecs(&chosen, &section.codecs, &sender.spec, &extensions) {
             match media.codecs.iter_mut().find(|known| known.pt == codec.pt) {

@@ -80,6 +80,13 @@ impl ReceiverBinding {
     pub fn is_simulcast(&self) -> bool {
         self.rids.len() > 1 || self.ssrcs.len() > 1
     }
+
+    /// Feedback of any codec of the section; `transport_cc` and `nack` are the same for all of them
+    /// in practice.
+    pub fn feedback(&self) -> Feedback {
+        let codecs = self.codecs.iter();
+        codecs.fold(Feedback::default(), |all, codec| all.union(codec.feedback))
+    }
 }
 
 /// One announced SSRC with its FID partner (RFC 5576).

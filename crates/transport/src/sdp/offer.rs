@@ -9,7 +9,7 @@ use super::error::{Misuse, SdpError};
 use super::params::SessionParams;
 use super::parse::{self, Role};
 use super::remote::{Direction, RemoteSection};
-use super::sender::{self, Sender, Senders};
+use super::sender::{self, Receiving, Sender, Senders};
 use super::write::{Body, DATA_FORMAT, DATA_PROTO, Description, MEDIA_PROTO, Media, Section};
 use super::{extensions, fmtp};
 use crate::{IceCredentials, RemoteParams, Setup};
@@ -305,7 +305,8 @@ impl OfferSession {
         };
         let offered_extensions = extensions::offered(kind, self.params.playout_delay);
         let extensions = extensions::intersection(&offered_extensions, &theirs.receive_extensions);
-        let binding = sender::binding(id, &sender.spec, &section.mid, first, extensions);
+        let receiving = Receiving { mid: &section.mid, codecs: &offered, extensions };
+        let binding = sender::binding(id, &sender.spec, &receiving, first);
         Some(self.senders.bind(binding))
     }
 }

@@ -181,27 +181,37 @@ fn red_primary_of_red(codec: &NegotiatedCodec) -> Option<u8> {
     (codec.codec == Codec::Red).then(|| red_primary(codec)).flatten()
 }
 
+/// A section of the client as the choice of a sender's binding sees it.
+pub(super) struct Receiving<'a> {
+    pub(super) mid: &'a str,
+    /// Every codec of the section.
+    pub(super) codecs: &'a [NegotiatedCodec],
+    /// What we may write towards the client.
+    pub(super) extensions: ExtensionMap,
+}
+
 /// The binding of a sender to a codec of the client.
 pub(super) fn binding(
     id: SenderId,
     spec: &SenderSpec,
-    mid: &str,
+    section: &Receiving<'_>,
     (codec_index, codec): (usize, &NegotiatedCodec),
-    extensions: ExtensionMap,
 ) -> SenderBinding {
     let mut codec = codec.clone();
     codec.feedback = codec.feedback.intersection(sent_feedback(codec.codec));
-    // Feedback on sequence numbers that no packet carries would never come.
-    codec.feedback.transport_cc &= extensions.contains(ExtensionKind::TransportCc);
+    // Transport-wide feedback belongs to the section: libwebrtc names it at Opus and means RED too.
+    // Without the extension there is no sequence number to report.
+    codec.feedback.transport_cc = section.extensions.contains(ExtensionKind::TransportCc)
+        && section.codecs.iter().any(|codec| codec.feedback.transport_cc);
     codec.rtx_pt = codec.rtx_pt.filter(|_| spec.rtx_ssrc.is_some() && codec.feedback.nack);
     SenderBinding {
         id,
-        mid: mid.to_owned(),
+        mid: section.mid.to_owned(),
         codec_index,
         red_primary_pt: red_primary_of_red(&codec),
         ssrc: spec.ssrc,
         rtx_ssrc: spec.rtx_ssrc.filter(|_| codec.rtx_pt.is_some()),
-        extensions,
+        extensions: section.extensions,
         cname: spec.stream_id.clone(),
         changed: true,
         codec,

@@ -1,6 +1,6 @@
 //! The line level: bounds a remote description, drops the lines that WebRTC has no use for, and
-//! hands the rest to `rtc-sdp`. `rtc-sdp` knows no bounds and refuses harmless liberties (`b=`
-//! values, line order, URIs), so that only `v o s t m a` reach it.
+//! hands the rest to `rtc-sdp`. `rtc-sdp` knows no bounds and refuses harmless liberties (values of
+//! `b=`, the order of lines, large numbers in `o=`), so that only `m=` and `a=` reach it.
 
 use std::io::Cursor;
 
@@ -9,9 +9,10 @@ use rtc_sdp::description::session::SessionDescription;
 use super::error::SdpError;
 use super::params::Limits;
 
-/// Line types that mean something to a WebRTC endpoint. `c=` is always a placeholder and `b=` an
-/// upper bound that congestion control supersedes.
-const KEPT: &[u8] = b"vostma";
+/// What the session level starts with for the parser. Of the remote's own lines only `v=0` is
+/// required: `o=` and `t=` say nothing to WebRTC, `c=` is always a placeholder, and `b=` an upper
+/// bound that congestion control supersedes.
+const HEADER: &str = "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n";
 
 /// Bytes of a line quoted in an error.
 const QUOTED_BYTES: usize = 80;
@@ -27,9 +28,13 @@ fn normalise(sdp: &str, limits: &Limits) -> Result<String, SdpError> {
     if sdp.len() > limits.bytes {
         return Err(SdpError::LimitExceeded("bytes"));
     }
-    let mut text = String::with_capacity(sdp.len() + 2);
+    let mut text = String::with_capacity(HEADER.len() + sdp.len());
+    text.push_str(HEADER);
     let (mut lines, mut sections, mut attributes) = (0, 0, 0);
     for line in sdp.split(['\r', '\n']).filter(|line| !line.is_empty()) {
+        if lines == 0 && line.trim_end() != "v=0" {
+            return Err(SdpError::Syntax(format!("starts with {}", quote(line))));
+        }
         lines += 1;
         match line.as_bytes() {
             [b'm', b'=', ..] => {
@@ -48,7 +53,7 @@ fn normalise(sdp: &str, limits: &Limits) -> Result<String, SdpError> {
         if line.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
             return Err(SdpError::Syntax(format!("control character in {}", quote(line))));
         }
-        if line.bytes().next().is_some_and(|kind| KEPT.contains(&kind)) {
+        if line.starts_with(['m', 'a']) {
             text.push_str(line);
             text.push_str("\r\n");
         }
@@ -84,12 +89,20 @@ mod tests {
     #[test]
     fn lines_that_mean_nothing_to_webrtc_do_not_disturb() {
         let sdp = format!(
-            "{MINIMAL}k=clear:x\r\nu=not a uri\r\nb=AS:abc\r\nc=XX\r\n\
+            "{MINIMAL}k=clear:x\r\nu=not a uri\r\nb=AS:abc\r\nc=XX\r\no=- -1 x\r\n\
              m=audio 9 UDP/TLS/RTP/SAVPF 0\r\ni=t\r\nb=TIAS:x\r\na=mid:0\r\n"
         );
         let parsed = parse(&sdp, &Limits::default()).unwrap();
         assert_eq!(parsed.media_descriptions.len(), 1);
         assert_eq!(parsed.media_descriptions[0].attributes.len(), 1);
+    }
+
+    #[test]
+    fn a_description_starts_with_its_version() {
+        for text in ["v=1\r\ns=-\r\n", "s=-\r\nv=0\r\n"] {
+            assert!(matches!(parse(text, &Limits::default()), Err(SdpError::Syntax(_))));
+        }
+        assert!(parse("v=0\n", &Limits::default()).is_ok());
     }
 
     #[test]

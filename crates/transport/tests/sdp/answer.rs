@@ -172,11 +172,8 @@ fn opus_gets_nack_and_red_does_not() {
 fn preferred_codecs_come_first_and_the_rest_keeps_its_order() {
     let offer = golden("chromium-av-simulcast-vp8");
     let prefer = |codecs: &[Codec], only_first| {
-        let preference = SectionPreference {
-            codecs: codecs.to_vec(),
-            only_first,
-            opus: OpusAnswer::default(),
-        };
+        let preference =
+            SectionPreference { codecs: codecs.to_vec(), only_first, opus: OpusAnswer::default() };
         let both = [("0", preference.clone()), ("1", preference)];
         Sdp::read(&answer_with(params(), offer, &both).1.sdp)
     };

@@ -21,7 +21,10 @@ fn each_flood_hits_the_limit_that_names_it() {
     for (offer, name) in [
         (format!("{}{}", golden(BASE), "a=x\r\n".repeat(200_000)), "bytes"),
         (golden(BASE).to_owned() + &many(2000, &|_| "a=x\r\n".into()), "attributes of a section"),
-        (golden(BASE).to_owned() + &many(2000, &|n| format!("m=audio 9 X {n}\r\n")), "media sections"),
+        (
+            golden(BASE).to_owned() + &many(2000, &|n| format!("m=audio 9 X {n}\r\n")),
+            "media sections",
+        ),
         (golden(BASE).to_owned() + &format!("a={}\r\n", "x".repeat(9000)), "line length"),
         (with_lines(&many(99, &|n| format!("a=rid:r{n} send\r\n"))), "rids of a section"),
         (with_lines(&many(99, &|n| format!("a=ssrc:{} cname:x\r\n", n + 1))), "SSRCs of a section"),
@@ -53,7 +56,8 @@ fn duplicate_mids_and_control_characters_are_refused() {
 
 #[test]
 fn text_that_is_not_sdp_is_refused() {
-    for text in ["", "\0", "v=0", "m=audio", "{\"type\":\"offer\"}", "v=1\r\no=\r\n", "a=x\r\nv=0"] {
+    for text in ["", "\0", "v=0", "m=audio", "{\"type\":\"offer\"}", "v=1\r\no=\r\n", "a=x\r\nv=0"]
+    {
         refused(text);
     }
 }
@@ -102,13 +106,13 @@ proptest! {
             let end = (start + len).min(text.len());
             text.replace_range(start..end, &insert);
         }
-        // A mangled description may contradict itself in ways that a reader of ours cannot bear.
-        let _ = std::hint::black_box(&text);
         let mut answering = AnswerSession::new(params());
         answering.add_sender(vp8(1));
         if answering.accept_offer(&text).is_ok() {
             let sdp = answering.create_answer().unwrap().sdp;
-            prop_assert!(AnswerSession::new(params()).accept_offer(&sdp).is_ok() || !sdp.contains("BUNDLE"));
+            // What we write can be read again, unless nothing was left to write.
+            let again = AnswerSession::new(params()).accept_offer(&sdp);
+            prop_assert!(again.is_ok() || !sdp.contains("BUNDLE"));
         }
     }
 

@@ -75,8 +75,16 @@ fn sections_we_cannot_carry_are_rejected_with_their_reason() {
     for (changed, index, reason) in [
         (offer.replace("BUNDLE 0 1 2", "BUNDLE 0 2"), 1, RejectReason::NotBundled),
         (offer.replacen("a=rtcp-mux\r\n", "", 1), 0, RejectReason::NoRtcpMux),
-        (offer.replace("m=application 9 UDP/DTLS/SCTP", "m=text 9 TCP/X"), 2, RejectReason::Transport),
-        (offer.replace("opus/", "o/").replace("PCM", "P").replace("red/48", "r/48"), 0, RejectReason::NoCodec),
+        (
+            offer.replace("m=application 9 UDP/DTLS/SCTP", "m=text 9 TCP/X"),
+            2,
+            RejectReason::Transport,
+        ),
+        (
+            offer.replace("opus/", "o/").replace("PCM", "P").replace("red/48", "r/48"),
+            0,
+            RejectReason::NoCodec,
+        ),
     ] {
         let mut session = AnswerSession::new(params());
         let accepted = session.accept_offer(&changed).unwrap();
@@ -120,7 +128,10 @@ fn two_meanings_of_one_number_keep_the_first() {
     let offer = golden(OFFER)
         .replace("SAVPF 96 97", "SAVPF 111 96 97")
         .replace("a=rtpmap:96 VP8/90000", "a=rtpmap:111 VP9/90000\r\na=rtpmap:96 VP8/90000")
-        .replace("a=extmap:13 urn:3gpp:video-orientation", "a=extmap:1 urn:ietf:params:rtp-hdrext:toffset");
+        .replace(
+            "a=extmap:13 urn:3gpp:video-orientation",
+            "a=extmap:1 urn:ietf:params:rtp-hdrext:toffset",
+        );
     let mut session = AnswerSession::new(params());
     session.accept_offer(&offer).unwrap();
     let answer = session.create_answer().unwrap();

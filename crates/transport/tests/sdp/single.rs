@@ -250,7 +250,8 @@ fn a_sender_whose_section_the_client_stops_waits_for_another() {
     negotiate(&mut session, golden(JOIN));
     let offer = golden(JOIN);
     let start = offer.find("a=mid:3").unwrap();
-    let stopped = offer[..start].to_owned() + &offer[start..].replacen("a=recvonly", "a=inactive", 1);
+    let stopped =
+        offer[..start].to_owned() + &offer[start..].replacen("a=recvonly", "a=inactive", 1);
     let answer = negotiate(&mut session, &stopped);
     assert_eq!(answer.mid_to_sender, [("4".to_owned(), id)]);
     assert!(answer.senders[0].changed);
