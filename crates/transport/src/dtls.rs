@@ -98,11 +98,11 @@ pub(crate) fn fingerprint_of(algorithm: HashAlgorithm, certificate: &[u8]) -> Fi
 pub(crate) enum DtlsOutput {
     /// The buffer holds a datagram to send.
     Transmit,
-    /// The buffer holds the leaf certificate of the peer, DER. Comes before `Connected`.
+    /// The buffer holds the leaf certificate of the peer, DER.
     PeerCertificate,
     /// The buffer holds the exported keying material (RFC 5764 §4.2).
     SrtpKeys(SrtpProfile),
-    /// The handshake is complete.
+    /// The handshake is complete; certificate and keys come before the next `Wait`.
     Connected,
     /// The buffer holds an SCTP packet.
     Data,

@@ -422,12 +422,13 @@ impl Peer {
 
     fn drain_dtls(&mut self) {
         let mut buf = std::mem::take(&mut self.scratch);
+        let mut complete = false;
         loop {
             match self.dtls.poll(&mut buf) {
                 DtlsOutput::Transmit => self.transmits.push_copy(&buf),
                 DtlsOutput::PeerCertificate => self.certificate = Some(buf.clone()),
                 DtlsOutput::SrtpKeys(profile) => self.install_keys(profile, &buf),
-                DtlsOutput::Connected => self.finish_handshake(),
+                DtlsOutput::Connected => complete = true,
                 DtlsOutput::Data => self.receive_sctp(&buf),
                 // LiveKit ignores it too: the signalling connection says what a client wants, and
                 // silence ends the peer.
@@ -439,6 +440,10 @@ impl Peer {
             }
         }
         self.scratch = buf;
+        // The keys may come after the news that they exist.
+        if complete {
+            self.finish_handshake();
+        }
     }
 
     fn install_keys(&mut self, profile: SrtpProfile, material: &[u8]) {
