@@ -304,7 +304,9 @@ pub enum EventKind {
     /// The highest spatial layer that any receiver on any worker wants, for dynacast; `None` = no
     /// receiver wants the track.
     MaxWanted { track: TrackId, max_spatial: Option<u8> },
-    /// Audio levels of microphones that were active in the last interval: linear level 0..=1.
+    /// Audio levels of microphones that were active in the last interval: linear level 0..=1. One
+    /// that fell silent is told once with level 0. Others are not mentioned; in particular those
+    /// of other workers, which tell their own.
     AudioLevels { levels: Vec<(TrackId, f32)> },
     /// Answer to [`Command::PeerStats`].
     PeerStats { peer: PeerId, stats: Box<PeerStats> },

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -16,8 +16,7 @@ use tokio::sync::mpsc;
 use crate::api::{Command, Event, PeerId, SubscriptionId, TrackId, WorkerId};
 use crate::config::EngineConfig;
 use crate::stats::{EngineStats, SharedStats};
-use crate::wake::Wake;
-use crate::worker::Input;
+use crate::worker::{Input, WorkerSender};
 
 /// Characters of ICE credentials (RFC 8445 `ice-char` without `+` and `/`); the index of the first
 /// one of a `ufrag` is the worker.
@@ -96,15 +95,10 @@ pub(crate) struct Shared {
 
 /// What the engine keeps of a worker.
 pub(crate) struct WorkerHandle {
-    pub(crate) inbox: SyncSender<Input>,
-    pub(crate) wake: Arc<Wake>,
+    pub(crate) sender: WorkerSender,
     pub(crate) stats: Arc<SharedStats>,
     /// Peers that exist or are about to.
     pub(crate) load: Arc<AtomicUsize>,
-    /// Inputs that wait in `inbox`.
-    pub(crate) queued: Arc<AtomicUsize>,
-    /// Bound of `inbox`.
-    pub(crate) capacity: usize,
     /// Addresses of this worker's UDP candidates.
     pub(crate) udp_candidates: Vec<SocketAddr>,
 }
@@ -121,8 +115,9 @@ impl Engine {
     ///
     /// # Errors
     /// See [`StartError`].
+    #[expect(clippy::needless_pass_by_value, reason = "the caller has no use for it afterwards")]
     pub fn start(config: EngineConfig) -> Result<(Self, mpsc::Receiver<Event>), StartError> {
-        let (shared, events) = crate::start::start(config)?;
+        let (shared, events) = crate::start::start(&config)?;
         Ok((Self { shared: Arc::new(shared) }, events))
     }
 
@@ -162,7 +157,9 @@ impl Engine {
     pub fn new_ice_credentials(&self, worker: WorkerId) -> IceCredentials {
         let mut rng = rand::rng();
         let mut chars = |count: usize| -> String {
-            (0..count).map(|_| char::from(ICE_CHARS[rng.random_range(0..ICE_CHARS.len())])).collect()
+            (0..count)
+                .map(|_| char::from(ICE_CHARS[rng.random_range(0..ICE_CHARS.len())]))
+                .collect()
         };
         let tag = char::from(ICE_CHARS[usize::from(worker.0) % ICE_CHARS.len()]);
         IceCredentials { ufrag: format!("{tag}{}", chars(UFRAG_LEN - 1)), pwd: chars(PWD_LEN) }
@@ -175,7 +172,10 @@ impl Engine {
         };
         let udp = handle.udp_candidates.iter().map(|addr| (TransportProto::Udp, *addr));
         let tcp = self.shared.tcp_candidates.iter().map(|addr| (TransportProto::Tcp, *addr));
-        udp.chain(tcp).enumerate().map(|(index, (proto, addr))| candidate(index, proto, addr)).collect()
+        udp.chain(tcp)
+            .enumerate()
+            .map(|(index, (proto, addr))| candidate(index, proto, addr))
+            .collect()
     }
 
     /// Fingerprint of the node's certificate (SHA-256).
@@ -195,28 +195,31 @@ impl Engine {
         let Some(handle) = self.shared.workers.get(usize::from(worker.0)) else {
             return Err(SendError::NoWorker(Box::new(command)));
         };
-        let half_full = handle.queued.load(Ordering::Relaxed) > handle.capacity / 2;
-        if half_full && matches!(command, Command::SendData { .. }) {
+        if matches!(command, Command::SendData { .. }) && handle.sender.is_half_full() {
             self.shared.commands_refused.fetch_add(1, Ordering::Relaxed);
             return Err(SendError::Full(Box::new(command)));
         }
         let creates = matches!(command, Command::CreatePeer(_));
-        match handle.push(Input::Command(command)) {
-            Ok(()) => {
-                if creates {
-                    handle.load.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(())
-            }
-            Err(TrySendError::Full(Input::Command(command))) => {
+        if creates {
+            handle.load.fetch_add(1, Ordering::Relaxed);
+        }
+        let error = match handle.sender.push(Input::Command(command)) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if creates {
+            handle.load.fetch_sub(1, Ordering::Relaxed);
+        }
+        match error {
+            TrySendError::Full(Input::Command(command)) => {
                 self.shared.commands_refused.fetch_add(1, Ordering::Relaxed);
                 Err(SendError::Full(Box::new(command)))
             }
-            Err(TrySendError::Disconnected(Input::Command(command))) => {
+            TrySendError::Disconnected(Input::Command(command)) => {
                 Err(SendError::Closed(Box::new(command)))
             }
-            // `try_send` gives back what it was given.
-            Err(_) => unreachable!("a command was queued"),
+            // `push` gives back what it was given.
+            _ => unreachable!("a command was queued"),
         }
     }
 
@@ -245,21 +248,6 @@ impl Engine {
 
     fn next_serial(&self) -> u64 {
         self.shared.serial.fetch_add(1, Ordering::Relaxed) + 1
-    }
-}
-
-impl WorkerHandle {
-    /// Queues an input and wakes the worker.
-    pub(crate) fn push(&self, input: Input) -> Result<(), TrySendError<Input>> {
-        self.queued.fetch_add(1, Ordering::Relaxed);
-        let result = self.inbox.try_send(input);
-        match result {
-            Ok(()) => self.wake.notify(),
-            Err(_) => {
-                self.queued.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        result
     }
 }
 

@@ -2,24 +2,31 @@
 //!
 //! Commands flow down from the control plane, events flow up ([`api`]). One worker is one thread;
 //! it owns its sockets, its peers, their subscriptions and all timers of these, and shares nothing:
-//! what another worker must see crosses a bounded ring ([`link`]). The packet path takes no lock and
+//! what another worker must see crosses a bounded ring (`link`). The packet path takes no lock and
 //! allocates nothing in steady state.
 
 // The engine is where time enters the core crates, and the handle that joins the threads locks.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod api;
+mod clock;
 mod config;
+mod core;
 mod engine;
+mod events;
+mod io;
+mod link;
 mod start;
 mod stats;
+mod tcp_listener;
+mod timers;
 mod wake;
 mod worker;
 
 pub use api::*;
 pub use config::{EngineConfig, MAX_WORKERS, SOCKET_BUFFER_BYTES, UdpPorts};
 pub use engine::{Engine, SendError, StartError};
-pub use stats::{DropCause, EngineStats, WorkerStats};
+pub use stats::{DropCause, EngineStats, MediaDrop, TransportDrop, WorkerStats};
 
 /// Without authenticated traffic for this long a peer counts as disconnected (LiveKit's
 /// `iceDisconnectedTimeout`).

@@ -3,6 +3,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use sluice_sfu::DropReason as MediaDrop;
+pub use sluice_transport::DropReason as TransportDrop;
+
+const TRANSPORT_REASONS: usize = TransportDrop::ALL.len();
+const MEDIA_REASONS: usize = MediaDrop::ALL.len();
+
 macro_rules! worker_counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counters and table sizes of one worker.
@@ -11,6 +17,10 @@ macro_rules! worker_counters {
             $($(#[$doc])* pub $name: u64,)*
             /// Datagrams, packets and messages dropped, by [`DropCause`].
             pub dropped: [u64; DropCause::COUNT],
+            /// Datagrams that a peer's transport refused, by [`TransportDrop`].
+            pub transport_dropped: [u64; TRANSPORT_REASONS],
+            /// Packets that a track did not take, by [`MediaDrop`].
+            pub media_dropped: [u64; MEDIA_REASONS],
         }
 
         /// Latest snapshot of a [`WorkerStats`].
@@ -18,20 +28,24 @@ macro_rules! worker_counters {
         pub(crate) struct SharedStats {
             $($name: AtomicU64,)*
             dropped: [AtomicU64; DropCause::COUNT],
+            transport_dropped: [AtomicU64; TRANSPORT_REASONS],
+            media_dropped: [AtomicU64; MEDIA_REASONS],
         }
 
         impl SharedStats {
             pub(crate) fn store(&self, stats: &WorkerStats) {
                 $(self.$name.store(stats.$name, Ordering::Relaxed);)*
-                for (shared, value) in self.dropped.iter().zip(stats.dropped) {
-                    shared.store(value, Ordering::Relaxed);
-                }
+                store_all(&self.dropped, &stats.dropped);
+                store_all(&self.transport_dropped, &stats.transport_dropped);
+                store_all(&self.media_dropped, &stats.media_dropped);
             }
 
             pub(crate) fn load(&self) -> WorkerStats {
                 WorkerStats {
                     $($name: self.$name.load(Ordering::Relaxed),)*
-                    dropped: std::array::from_fn(|i| self.dropped[i].load(Ordering::Relaxed)),
+                    dropped: load_all(&self.dropped),
+                    transport_dropped: load_all(&self.transport_dropped),
+                    media_dropped: load_all(&self.media_dropped),
                 }
             }
         }
@@ -42,8 +56,11 @@ macro_rules! worker_counters {
                 [$((stringify!($name), self.$name),)*].into_iter()
             }
 
-            fn add_counters(&mut self, other: &Self) {
+            fn add(&mut self, other: &Self) {
                 $(self.$name += other.$name;)*
+                add_all(&mut self.dropped, &other.dropped);
+                add_all(&mut self.transport_dropped, &other.transport_dropped);
+                add_all(&mut self.media_dropped, &other.media_dropped);
             }
         }
     };
@@ -104,6 +121,8 @@ worker_counters! {
     feeds,
     /// Now: subscriptions of this worker's peers.
     subscriptions,
+    /// Now: tracks with receivers that are not published yet.
+    early_attachments,
     /// Now: remote addresses that lead to a peer here.
     routes,
     /// Now: local ICE ufrags.
@@ -126,22 +145,14 @@ pub enum DropCause {
     UnknownUfrag,
     /// DTLS, SRTP or SRTCP from an address that no peer validated.
     UnknownSource,
-    /// The peer refused it: failed authentication, replay, wrong state.
-    Peer,
     /// Not well-formed RTP.
     MalformedRtp,
     /// Not well-formed RTCP.
     MalformedRtcp,
     /// RTP whose section could not be found by MID, RID, SSRC or payload type.
     UnboundRtp,
-    /// RTP with a payload type that its section did not negotiate.
-    PayloadType,
     /// Media of a section that no track was matched to, beyond what is held.
     Unmatched,
-    /// Duplicate, too old, or not repairable.
-    Receiver,
-    /// Nothing to store the packet in: longer than a packet body.
-    TooLong,
     /// Media of a muted track.
     Muted,
     /// Sealing failed.
@@ -175,18 +186,14 @@ impl DropCause {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 20] = [
         Self::NotClassified,
         Self::UnknownUfrag,
         Self::UnknownSource,
-        Self::Peer,
         Self::MalformedRtp,
         Self::MalformedRtcp,
         Self::UnboundRtp,
-        Self::PayloadType,
         Self::Unmatched,
-        Self::Receiver,
-        Self::TooLong,
         Self::Muted,
         Self::Seal,
         Self::SendQueue,
@@ -208,14 +215,10 @@ impl DropCause {
             Self::NotClassified => "not_classified",
             Self::UnknownUfrag => "unknown_ufrag",
             Self::UnknownSource => "unknown_source",
-            Self::Peer => "peer",
             Self::MalformedRtp => "malformed_rtp",
             Self::MalformedRtcp => "malformed_rtcp",
             Self::UnboundRtp => "unbound_rtp",
-            Self::PayloadType => "payload_type",
             Self::Unmatched => "unmatched",
-            Self::Receiver => "receiver",
-            Self::TooLong => "too_long",
             Self::Muted => "muted",
             Self::Seal => "seal",
             Self::SendQueue => "send_queue",
@@ -244,9 +247,46 @@ impl WorkerStats {
         self.drop_many(reason, 1);
     }
 
+    /// Counts a datagram that a peer's transport refused.
+    pub(crate) fn drop_transport(&mut self, reason: TransportDrop) {
+        self.transport_dropped[reason as usize] += 1;
+    }
+
+    /// Counts a packet that a track did not take.
+    pub(crate) fn drop_media(&mut self, reason: MediaDrop) {
+        self.media_dropped[reason as usize] += 1;
+    }
+
+    /// Every reason for a drop with its counter, for metrics: where it was dropped, why, how often.
+    pub fn drops(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        let engine = DropCause::ALL.into_iter().map(DropCause::as_str).zip(self.dropped);
+        let transport =
+            TransportDrop::ALL.into_iter().map(TransportDrop::as_str).zip(self.transport_dropped);
+        let media = MediaDrop::ALL.into_iter().map(MediaDrop::label).zip(self.media_dropped);
+        let engine = engine.map(|(reason, count)| ("engine", reason, count));
+        let transport = transport.map(|(reason, count)| ("transport", reason, count));
+        engine.chain(transport).chain(media.map(|(reason, count)| ("media", reason, count)))
+    }
+
     /// Drops for a reason.
     pub fn dropped_for(&self, reason: DropCause) -> u64 {
         self.dropped[reason as usize]
+    }
+}
+
+fn store_all<const N: usize>(shared: &[AtomicU64; N], values: &[u64; N]) {
+    for (shared, value) in shared.iter().zip(values) {
+        shared.store(*value, Ordering::Relaxed);
+    }
+}
+
+fn load_all<const N: usize>(shared: &[AtomicU64; N]) -> [u64; N] {
+    std::array::from_fn(|i| shared[i].load(Ordering::Relaxed))
+}
+
+fn add_all<const N: usize>(sums: &mut [u64; N], values: &[u64; N]) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum += value;
     }
 }
 
@@ -266,10 +306,7 @@ impl EngineStats {
     pub fn total(&self) -> WorkerStats {
         let mut total = WorkerStats::default();
         for worker in &self.workers {
-            total.add_counters(worker);
-            for (sum, value) in total.dropped.iter_mut().zip(worker.dropped) {
-                *sum += value;
-            }
+            total.add(worker);
         }
         total
     }

@@ -1,0 +1,94 @@
+//! One packet to every receiver of a worker. The packet is kept once; a receiver's egress list gets
+//! only what differs for it.
+
+use std::time::Instant;
+
+use sluice_sfu::MediaPacket;
+
+use crate::core::Core;
+use crate::core::peer::{DownKey, Egress};
+use crate::core::rtcp_out::FIRST_SENDER_REPORT;
+use crate::link::{FeedKey, LinkMessage};
+use crate::stats::DropCause;
+
+impl Core {
+    /// Appends a packet to the egress list of each receiver that gets it.
+    pub(super) fn forward(&mut self, now: Instant, feed: FeedKey, packet: MediaPacket) {
+        let Some(state) = self.feeds.get_mut(feed) else {
+            return self.stats.drop_one(DropCause::LinkStale);
+        };
+        state.history.push(&packet);
+        let layers_changed = state.live_layers != packet.live_layers || state.epoch != packet.epoch;
+        state.live_layers = packet.live_layers;
+        state.epoch = packet.epoch;
+
+        // Kept before the first entry refers to it: a panic below leaves no entry that would refer
+        // to the next packet instead.
+        let index = self.batch.len();
+        self.batch.push(packet);
+        let packet = &self.batch[index];
+        let publisher = self.blamed;
+        for key in &state.downs {
+            let Some(down) = self.downs.get_mut(*key).filter(|down| down.connected) else {
+                continue;
+            };
+            self.blamed = down.peer;
+            let Some(form) = down.track.forward(now, packet) else { continue };
+            let Some(receiver) = self.peers.get_mut(down.peer) else { continue };
+            let entry = Egress { packet: index as u32, down: *key, form, rtx_seq: None };
+            receiver.egress.push(entry);
+            if !std::mem::replace(&mut receiver.egress_dirty, true) {
+                self.egress_dirty.push(down.peer);
+            }
+            if receiver.next_sender_report.is_none() {
+                let at = now + FIRST_SENDER_REPORT;
+                receiver.next_sender_report = Some(at);
+                self.timers.arm(&mut receiver.armed, down.peer, at);
+            }
+        }
+        self.blamed = publisher;
+        if self.egress_dirty.is_empty() {
+            self.batch.clear();
+        } else {
+            self.egress_since.get_or_insert(now);
+        }
+        if layers_changed {
+            self.ask_key_frames(now, feed);
+        }
+    }
+
+    /// Asks the publisher for what the receivers of a feed need to start or switch.
+    pub(super) fn ask_key_frames(&mut self, now: Instant, feed: FeedKey) {
+        let mut index = 0;
+        while let Some(down) = self.feeds.get(feed).and_then(|f| f.downs.get(index)).copied() {
+            index += 1;
+            self.ask_key_frame(now, down);
+        }
+    }
+
+    /// Asks the publisher for what one receiver needs to start or switch.
+    pub(super) fn ask_key_frame(&mut self, now: Instant, key: DownKey) {
+        let Some(down) = self.downs.get_mut(key).filter(|down| down.connected) else { return };
+        let layer = down.track.poll_key_frame_request(now);
+        let again = down.track.poll_timeout();
+        let feed = down.feed;
+        if let Some(at) = again
+            && let Some(receiver) = self.peers.get_mut(down.peer)
+        {
+            if !receiver.awaiting.contains(&key) {
+                receiver.awaiting.push(key);
+            }
+            self.timers.arm(&mut receiver.armed, down.peer, at);
+        }
+        if let Some(layer) = layer {
+            self.send_key_frame_request(now, feed, layer);
+        }
+    }
+
+    /// Passes a request for a key frame to the publisher's worker.
+    pub(super) fn send_key_frame_request(&mut self, now: Instant, feed: FeedKey, layer: u8) {
+        let Some(feed) = self.feeds.get(feed).filter(|feed| !feed.ended) else { return };
+        let track = feed.track;
+        self.tell_worker(now, track.worker(), LinkMessage::KeyFrame { track, layer });
+    }
+}

@@ -1,0 +1,84 @@
+//! What happens by itself: each peer has one deadline, the earliest of everything that it owns.
+
+use std::time::{Duration, Instant};
+
+use crate::core::Core;
+use crate::core::peer::PeerKey;
+use crate::core::track::Attachment;
+use crate::link::LinkMessage;
+
+/// A deadline that has passed is looked at again after this time, not at once.
+const MIN_DELAY: Duration = Duration::from_millis(1);
+
+impl Core {
+    /// When [`handle_timeouts`](Self::handle_timeouts) or a flush has something to do.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let egress = self.egress_since.map(|since| since + self.egress_hold);
+        [self.timers.next(), self.levels.poll_timeout(), egress].into_iter().flatten().min()
+    }
+
+    /// Runs every deadline that has passed.
+    pub(crate) fn handle_timeouts(&mut self, now: Instant) {
+        while let Some((at, peer)) = self.timers.pop_due(now) {
+            let fires = self.peers.get_mut(peer).is_some_and(|state| state.armed.fires(at));
+            if fires {
+                self.guarded(now, peer, |core| core.on_timer(now, peer));
+            }
+        }
+        self.report_levels(now);
+    }
+
+    fn on_timer(&mut self, now: Instant, peer: PeerKey) {
+        let Some(state) = self.peers.get_mut(peer) else { return };
+        if state.transport.poll_timeout().is_some_and(|at| at <= now) {
+            state.transport.handle_timeout(now);
+            self.mark_dirty(peer);
+        }
+        self.update_liveness(now, peer);
+        self.write_feedback(now, peer);
+        self.write_reports(now, peer);
+        self.repeat_key_frame_requests(now, peer);
+        self.rearm(now, peer);
+    }
+
+    /// Arms the timer of a peer for the earliest thing that it waits for.
+    pub(super) fn rearm(&mut self, now: Instant, peer: PeerKey) {
+        let Some(state) = self.peers.get_mut(peer) else { return };
+        let tracks = state.sections.iter().filter_map(|section| section.key);
+        let tracks = tracks.filter_map(|key| self.tracks.get(key)?.receiver.poll_timeout());
+        let awaiting = state.awaiting.iter();
+        let awaiting = awaiting.filter_map(|key| self.downs.get(*key)?.track.poll_timeout());
+        let own = [
+            state.transport.poll_timeout(),
+            state.twcc.poll_timeout(),
+            state.next_report,
+            state.next_sender_report,
+        ];
+        let next = own.into_iter().flatten().chain(tracks).chain(awaiting).min();
+        if let Some(at) = next {
+            self.timers.arm(&mut state.armed, peer, at.max(now + MIN_DELAY));
+        }
+    }
+
+    /// Tells receivers of layers that stopped.
+    fn update_liveness(&mut self, now: Instant, peer: PeerKey) {
+        let mut index = 0;
+        while let Some(section) = self.peers.get(peer).and_then(|s| s.sections.get(index)) {
+            index += 1;
+            let Some(publication) = section.key.and_then(|key| self.tracks.get_mut(key)) else {
+                continue;
+            };
+            let Some(layers) = publication.receiver.handle_timeout(now) else { continue };
+            for Attachment { worker, feed, .. } in publication.attached.clone() {
+                self.tell_worker(now, worker, LinkMessage::LiveLayers { feed, layers });
+            }
+        }
+    }
+
+    fn repeat_key_frame_requests(&mut self, now: Instant, peer: PeerKey) {
+        let Some(state) = self.peers.get_mut(peer) else { return };
+        for key in std::mem::take(&mut state.awaiting) {
+            self.ask_key_frame(now, key);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A published track, the same track as the receivers of one worker see it, and one receiver of it.
+//!
+//! A [`Publication`] lives on the publisher's worker, a [`Feed`] on each worker with receivers, the
+//! publisher's included; between them go the messages of [`crate::link`], over a ring or, on the
+//! same worker, as a call.
+
+use sluice_rtp::codec::MediaKind;
+use sluice_rtp::ext::ExtensionMap;
+use sluice_rtp::seq::seq_newer;
+use sluice_sfu::{AudioLevelObserver, DownTrack, LayerSet, TrackHistory, TrackReceiver};
+
+use crate::api::{PublishedTrack, RoomKey, SubscriptionId, TrackId, WorkerId};
+use crate::core::peer::{DownKey, PeerKey};
+use crate::link::FeedKey;
+
+/// A track that a peer of this worker publishes.
+pub(crate) struct Publication {
+    pub(crate) id: TrackId,
+    pub(crate) peer: PeerKey,
+    pub(crate) room: RoomKey,
+    pub(crate) published: PublishedTrack,
+    pub(crate) receiver: TrackReceiver,
+    pub(crate) muted: bool,
+    /// Bit per layer whose first packet was told.
+    pub(crate) layers_told: u8,
+    /// Speech level of a microphone.
+    pub(crate) level: Option<AudioLevelObserver>,
+    /// The next report of levels looks at it.
+    pub(crate) level_due: bool,
+    /// The last report said that it speaks.
+    pub(crate) speaking: bool,
+    /// Feeds on this and other workers.
+    pub(crate) attached: Vec<Attachment>,
+    /// What [`EventKind::MaxWanted`](crate::EventKind::MaxWanted) said last.
+    pub(crate) max_wanted_told: Option<Option<u8>>,
+}
+
+/// A feed of a track, as its publisher's worker knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attachment {
+    pub(crate) worker: WorkerId,
+    pub(crate) feed: FeedKey,
+    /// Highest spatial layer that a receiver of the feed wants.
+    pub(crate) wanted: Option<u8>,
+}
+
+impl Publication {
+    /// The highest spatial layer that anyone wants.
+    pub(crate) fn max_wanted(&self) -> Option<u8> {
+        self.attached.iter().filter_map(|attachment| attachment.wanted).max()
+    }
+}
+
+/// A track with receivers on this worker.
+pub(crate) struct Feed {
+    pub(crate) track: TrackId,
+    pub(crate) downs: Vec<DownKey>,
+    pub(crate) history: TrackHistory,
+    /// What the publisher's worker was told last.
+    pub(crate) wanted_told: Option<u8>,
+    /// Layers that the publisher sends.
+    pub(crate) live_layers: LayerSet,
+    /// Changes when the publisher's stream starts anew.
+    pub(crate) epoch: u8,
+    pub(crate) ended: bool,
+}
+
+impl Feed {
+    pub(crate) fn new(track: TrackId, kind: MediaKind, wanted: Option<u8>) -> Self {
+        Self {
+            track,
+            downs: Vec::new(),
+            history: TrackHistory::new(kind),
+            wanted_told: wanted,
+            live_layers: LayerSet::NONE,
+            epoch: 0,
+            ended: false,
+        }
+    }
+}
+
+/// A subscription of a peer of this worker.
+pub(crate) struct Down {
+    pub(crate) id: SubscriptionId,
+    pub(crate) peer: PeerKey,
+    pub(crate) feed: FeedKey,
+    pub(crate) track: DownTrack,
+    pub(crate) wire: Wire,
+    /// The receiver's transport is up.
+    pub(crate) connected: bool,
+    /// Packets sent when the last sender report went out.
+    pub(crate) reported_packets: u64,
+}
+
+/// What is the same in every packet of a subscription.
+pub(crate) struct Wire {
+    pub(crate) ssrc: u32,
+    pub(crate) pt: u8,
+    pub(crate) rtx: Option<(u32, u8)>,
+    pub(crate) mid: Box<str>,
+    pub(crate) cname: Box<str>,
+    pub(crate) extensions: ExtensionMap,
+    /// Extension id of transport-wide sequence numbers, if the receiver sends feedback.
+    pub(crate) twcc_id: Option<u8>,
+    /// The receiver has not confirmed by a report that it knows the SSRC.
+    pub(crate) send_mid: bool,
+    /// Highest numbers sent so far.
+    pub(crate) last_seq: Option<u16>,
+    pub(crate) last_rtx_seq: Option<u16>,
+}
+
+impl Wire {
+    /// Notes the numbers of a packet that was sealed.
+    pub(crate) fn note_sent(&mut self, seq: u16, rtx_seq: Option<u16>) {
+        let (last, seq) = match rtx_seq {
+            Some(seq) => (&mut self.last_rtx_seq, seq),
+            None => (&mut self.last_seq, seq),
+        };
+        if last.is_none_or(|last| seq_newer(seq, last)) {
+            *last = Some(seq);
+        }
+    }
+}
