@@ -31,7 +31,8 @@ const DEFAULT_RTT: Duration = Duration::from_millis(100);
 const MAX_REFUSED_SWITCHES: u8 = 3;
 
 /// After a receiver asked for a key frame, its NACKs are ignored until it comes, this long at most:
-/// it no longer needs what it lost.
+/// it no longer needs what it lost. Not if a key frame went out within this time before: the request
+/// crossed it, or it is the key frame itself whose losses must be repaired.
 const NACK_SILENCE: Duration = Duration::from_secs(1);
 
 /// What was negotiated with a receiver for one track.
@@ -171,6 +172,7 @@ pub struct DownTrack {
     refused_switches: u8,
     key_frame_asked: Option<Instant>,
     silent_until: Option<Instant>,
+    key_frame_sent: Option<Instant>,
     packets: u64,
     octets: u64,
     feedback: ReceiverFeedback,
@@ -204,6 +206,7 @@ impl DownTrack {
             refused_switches: 0,
             key_frame_asked: None,
             silent_until: None,
+            key_frame_sent: None,
             packets: 0,
             octets: 0,
             feedback: ReceiverFeedback::default(),
@@ -274,7 +277,9 @@ impl DownTrack {
         if self.config.kind == MediaKind::Audio || self.goal().is_none() {
             return None;
         }
-        self.silent_until = Some(now + NACK_SILENCE);
+        if self.key_frame_sent.is_none_or(|at| now >= at + NACK_SILENCE) {
+            self.silent_until = Some(now + NACK_SILENCE);
+        }
         let current = self.selector.current().map(|(layer, _)| layer);
         self.awaited_layer().or(current)
     }
@@ -396,6 +401,7 @@ impl DownTrack {
         self.octets += u64::from(packet.payload.len);
         if packet.starts_key_frame() {
             self.silent_until = None;
+            self.key_frame_sent = Some(now);
         }
         if self.config.rtx.is_some() {
             let (ext_seq, stream, marker) = (packet.ext_seq, packet.stream, packet.marker);

@@ -274,13 +274,29 @@ fn without_rtx_nothing_is_sent_twice() {
 fn a_key_frame_request_silences_nacks_until_the_key_frame() {
     let mut f = Fixture::new(Codec::H264);
     f.put(0, &key(2, 70_000, 0));
-    f.put(0, &delta(2, 70_001, 90));
-    assert_eq!(f.down.on_key_frame_request(f.t0 + ms(10)), Some(2));
-    assert_eq!(f.nack(20, &[FIRST]), []);
-    f.put(30, &key(2, 70_002, 180));
+    f.put(1_000, &delta(2, 70_001, 90));
+    assert_eq!(f.down.on_key_frame_request(f.t0 + ms(1_010)), Some(2));
+    assert_eq!(f.nack(1_020, &[FIRST + 1]), []);
+    f.put(1_030, &key(2, 70_002, 180));
+    assert_eq!(f.nack(1_040, &[FIRST + 1]).len(), 1);
+}
+
+#[test]
+fn nacks_are_silent_for_a_second_at_most() {
+    let mut f = Fixture::new(Codec::H264);
+    f.put(0, &key(2, 70_000, 0));
+    f.put(1_000, &delta(2, 70_001, 90));
+    f.down.on_key_frame_request(f.t0 + ms(1_010));
+    assert_eq!(f.nack(2_009, &[FIRST + 1]), []);
+    assert_eq!(f.nack(2_010, &[FIRST + 1]).len(), 1);
+}
+
+#[test]
+fn a_key_frame_request_that_crosses_a_key_frame_does_not_stop_its_repair() {
+    let mut f = Fixture::new(Codec::H264);
+    f.put(0, &key(2, 70_000, 0));
+    assert_eq!(f.down.on_key_frame_request(f.t0 + ms(30)), Some(2));
     assert_eq!(f.nack(40, &[FIRST]).len(), 1);
-    f.down.on_key_frame_request(f.t0 + ms(50));
-    assert_eq!(f.nack(1_050, &[FIRST + 1]).len(), 1);
 }
 
 #[test]

@@ -1,0 +1,329 @@
+//! One publisher, the forwarding core, and viewers, joined by simulated links: what the engine does
+//! around the state machines, without sockets and encryption.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses another part")]
+
+use std::time::{Duration, Instant};
+
+use sluice_rtp::codec::{Codec, MediaKind};
+use sluice_rtp::ext::ExtensionKind;
+use sluice_rtp::packet::{RtpHeaderWriter, RtpView};
+use sluice_rtp::rtcp::{self, Rtcp, RtcpIter, write};
+use sluice_rtp::rtx;
+use sluice_sfu::{
+    BinderSection, BodyPool, DownTrack, DownTrackConfig, DownTrackSettings, Forwarded, MediaPacket,
+    ReceivePayloadType, StreamBinder, TrackHistory, TrackReceiver, TrackReceiverConfig,
+};
+use sluice_sim::video_receiver::{VideoReceiver, VideoReceiverConfig};
+use sluice_sim::vp8::{Vp8Config, Vp8Publisher};
+use sluice_sim::{Clock, Link, LinkConfig};
+
+/// Shortest step of the virtual clock.
+const STEP: Duration = Duration::from_millis(1);
+
+/// Time between report blocks to the publisher, and between sender reports to viewers.
+const REPORT_INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
+
+pub fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A viewer with the server's state for it.
+pub struct Viewer {
+    pub down: DownTrack,
+    pub receiver: VideoReceiver,
+    pub link: Link,
+    pub back: Link,
+    next_report: Instant,
+}
+
+/// A call with one camera.
+pub struct Call {
+    pub clock: Clock,
+    pub camera: Vp8Publisher,
+    pub up: Link,
+    pub up_back: Link,
+    pub track: TrackReceiver,
+    pub viewers: Vec<Viewer>,
+    binder: StreamBinder,
+    pool: BodyPool,
+    history: TrackHistory,
+    next_report: Instant,
+    seed: u64,
+}
+
+impl Call {
+    /// A camera that starts to send now over a link of this kind.
+    pub fn new(camera: Vp8Config, up: LinkConfig, seed: u64) -> Self {
+        let clock = Clock::new();
+        let extensions = [
+            (ExtensionKind::Mid, camera.extensions.mid),
+            (ExtensionKind::Rid, camera.extensions.rid),
+            (ExtensionKind::RepairedRid, camera.extensions.repaired_rid),
+        ];
+        let extensions = extensions.into_iter().collect();
+        let rids = camera.layers.iter().map(|l| l.rid.clone()).filter(|rid| !rid.is_empty());
+        let mut binder = StreamBinder::default();
+        binder.configure(vec![BinderSection {
+            mid: camera.mid.clone(),
+            rids: rids.collect(),
+            media_pts: vec![96],
+            rtx_pts: vec![97],
+            extensions,
+            ..BinderSection::default()
+        }]);
+        let payload_type =
+            ReceivePayloadType { pt: 96, codec: Codec::Vp8, clock_rate: 90_000, rtx_pt: Some(97) };
+        let track = TrackReceiver::new(TrackReceiverConfig {
+            kind: MediaKind::Video,
+            payload_types: vec![payload_type],
+            extensions,
+            nack: true,
+            encrypted: false,
+            screen_share: false,
+        });
+        Self {
+            camera: Vp8Publisher::new(camera, clock.now()),
+            up: Link::new(up, seed),
+            up_back: Link::new(LinkConfig::default(), seed + 1),
+            track,
+            viewers: Vec::new(),
+            binder,
+            pool: BodyPool::new(4_096),
+            history: TrackHistory::new(MediaKind::Video),
+            next_report: clock.now() + REPORT_INTERVALS.0,
+            clock,
+            seed,
+        }
+    }
+
+    /// Adds a viewer behind a link of this kind; returns its index.
+    pub fn join(&mut self, link: LinkConfig) -> usize {
+        let now = self.clock.now();
+        let index = self.viewers.len();
+        let ssrc = 10_000 + index as u32 * 10;
+        let config = DownTrackConfig {
+            kind: MediaKind::Video,
+            codec: Codec::Vp8,
+            clock_rate: 90_000,
+            ssrc,
+            pt: 96,
+            rtx: Some((ssrc + 1, 97)),
+            encrypted: false,
+            first_seq: 65_400u16.wrapping_add(index as u16 * 77),
+            first_rtx_seq: 65_500,
+            live_layers: self.track.live_layers(),
+        };
+        let seed = self.seed + 100 + index as u64 * 2;
+        let ids = VideoReceiverConfig { ssrc, rtx_ssrc: ssrc + 1, rtt: link.delay * 2 + ms(20) };
+        self.viewers.push(Viewer {
+            down: DownTrack::new(config, DownTrackSettings::default(), now),
+            receiver: VideoReceiver::new(ids, now),
+            link: Link::new(link, seed),
+            back: Link::new(LinkConfig { delay: link.delay, ..LinkConfig::default() }, seed + 1),
+            next_report: now + ms(500),
+        });
+        index
+    }
+
+    /// Changes what a viewer wants.
+    pub fn want(&mut self, viewer: usize, settings: DownTrackSettings) {
+        self.viewers[viewer].down.set_settings(self.clock.now(), settings);
+    }
+
+    /// Runs until this long after the start.
+    pub fn run_until(&mut self, end: Duration) {
+        let end = self.clock.at(end);
+        while self.clock.now() < end {
+            self.step();
+            let next = self.next_event().unwrap_or(end);
+            self.clock.advance_to(next.max(self.clock.now() + STEP).min(end));
+        }
+    }
+
+    /// Runs for this long.
+    pub fn run_for(&mut self, duration: Duration) {
+        self.run_until(self.clock.elapsed() + duration);
+    }
+
+    /// What the forwarding did wrong to any viewer.
+    pub fn violations(&self) -> Vec<String> {
+        let of = |(i, v): (usize, &Viewer)| {
+            v.receiver.violations().iter().map(move |text| format!("viewer {i}: {text}")).collect()
+        };
+        self.viewers.iter().enumerate().flat_map(|item| -> Vec<String> { of(item) }).collect()
+    }
+
+    /// Layers of the frames that a viewer decoded, from a time on, each once per run.
+    pub fn layers_seen(&self, viewer: usize, from: Duration) -> Vec<u8> {
+        let from = self.clock.at(from);
+        let decoded = self.viewers[viewer].receiver.decoded().iter().filter(|f| f.at >= from);
+        let mut layers: Vec<u8> = decoded.map(|frame| frame.stamp.layer).collect();
+        layers.dedup();
+        layers
+    }
+
+    fn step(&mut self) {
+        let now = self.clock.now();
+        let mut packets = Vec::new();
+        self.camera.poll(&self.clock, &mut packets);
+        packets.drain(..).for_each(|packet| self.up.send(now, packet));
+        while let Some(packet) = self.up.poll(now) {
+            if rtcp::is_rtcp(&packet) {
+                self.on_camera_rtcp(now, &packet);
+            } else {
+                self.on_camera_rtp(now, &packet);
+            }
+        }
+        for index in 0..self.viewers.len() {
+            self.step_viewer(now, index);
+        }
+        self.send_to_camera(now);
+        while let Some(packet) = self.up_back.poll(now) {
+            self.camera.on_rtcp(&packet);
+        }
+    }
+
+    fn on_camera_rtp(&mut self, now: Instant, bytes: &[u8]) {
+        let view = RtpView::parse(bytes).expect("the simulated camera writes RTP");
+        let Ok(binding) = self.binder.resolve(&view) else { return };
+        let Ok(packet) = self.track.on_rtp(now, binding, &view, &mut self.pool) else { return };
+        self.history.push(&packet);
+        for viewer in &mut self.viewers {
+            if let Some(forwarded) = viewer.down.forward(now, &packet) {
+                let bytes = write_rtp(&viewer.down, &packet, &forwarded, None);
+                viewer.link.send(now, bytes);
+            }
+        }
+    }
+
+    fn on_camera_rtcp(&mut self, now: Instant, compound: &[u8]) {
+        for packet in RtcpIter::new(compound).flatten() {
+            let Rtcp::SenderReport(report) = packet else { continue };
+            if let Some(report) = self.track.on_sender_report(now, &report.info) {
+                self.viewers.iter_mut().for_each(|v| v.down.on_source_report(report));
+            }
+        }
+    }
+
+    fn step_viewer(&mut self, now: Instant, index: usize) {
+        let viewer = &mut self.viewers[index];
+        if now >= viewer.next_report {
+            viewer.next_report = now + REPORT_INTERVALS.1;
+            viewer.down.sender_report(now);
+        }
+        while let Some(packet) = viewer.link.poll(now) {
+            viewer.receiver.on_rtp(now, &packet);
+        }
+        let mut packets = Vec::new();
+        viewer.receiver.poll(now, &mut packets);
+        packets.drain(..).for_each(|packet| viewer.back.send(now, packet));
+        while let Some(compound) = viewer.back.poll(now) {
+            on_viewer_rtcp(now, &compound, viewer, &self.history, &mut self.track);
+        }
+        if let Some(layer) = viewer.down.poll_key_frame_request(now) {
+            self.track.request_key_frame(layer);
+        }
+    }
+
+    fn send_to_camera(&mut self, now: Instant) {
+        let up_back = &mut self.up_back;
+        self.track.handle_timeout(now);
+        self.track.poll_nacks(now, |ssrc, seqs| {
+            let mut packet = Vec::new();
+            write::nack(&mut packet, 1, ssrc, seqs.iter().copied());
+            up_back.send(now, packet);
+        });
+        self.track.poll_key_frame_requests(now, |ssrc| {
+            let mut packet = Vec::new();
+            write::pli(&mut packet, 1, ssrc);
+            up_back.send(now, packet);
+        });
+        if now >= self.next_report {
+            self.next_report = now + REPORT_INTERVALS.0;
+            let (mut blocks, mut packet) = (Vec::new(), Vec::new());
+            self.track.report_blocks(now, &mut blocks);
+            write::receiver_report(&mut packet, 1, &blocks);
+            up_back.send(now, packet);
+        }
+    }
+
+    fn next_event(&self) -> Option<Instant> {
+        let viewers = self.viewers.iter().flat_map(|viewer| {
+            [
+                viewer.link.poll_timeout(),
+                viewer.back.poll_timeout(),
+                viewer.receiver.poll_timeout(),
+                viewer.down.poll_timeout(),
+            ]
+        });
+        let others = [
+            Some(self.camera.poll_timeout()),
+            self.up.poll_timeout(),
+            self.up_back.poll_timeout(),
+            self.track.poll_timeout(),
+            Some(self.next_report),
+        ];
+        others.into_iter().chain(viewers).flatten().min()
+    }
+}
+
+fn on_viewer_rtcp(
+    now: Instant,
+    compound: &[u8],
+    viewer: &mut Viewer,
+    history: &TrackHistory,
+    track: &mut TrackReceiver,
+) {
+    for packet in RtcpIter::new(compound).flatten() {
+        match packet {
+            Rtcp::Nack(nack) => {
+                let mut out = Vec::new();
+                viewer.down.on_nack(now, nack.seqs(), history, |resend| out.push(resend));
+                for resend in out {
+                    let (packet, forwarded) = (resend.packet, &resend.forwarded);
+                    let bytes = write_rtp(&viewer.down, packet, forwarded, resend.rtx_seq);
+                    viewer.link.send(now, bytes);
+                }
+            }
+            Rtcp::Pli(_) => {
+                if let Some(layer) = viewer.down.on_key_frame_request(now) {
+                    track.request_key_frame(layer);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The packet as it goes to a viewer.
+fn write_rtp(
+    down: &DownTrack,
+    packet: &MediaPacket,
+    forwarded: &Forwarded,
+    rtx_seq: Option<u16>,
+) -> Vec<u8> {
+    let config = down.config();
+    let (ssrc, pt) = match rtx_seq {
+        Some(_) => config.rtx.expect("only receivers with RTX get retransmissions"),
+        None => (config.ssrc, config.pt),
+    };
+    let header = RtpHeaderWriter {
+        marker: forwarded.marker,
+        payload_type: pt,
+        sequence_number: rtx_seq.unwrap_or(forwarded.seq),
+        timestamp: forwarded.timestamp,
+        ssrc,
+        padding: false,
+    };
+    let mut bytes = vec![0; 12];
+    header.write(&[], &mut bytes).expect("twelve bytes");
+    if rtx_seq.is_some() {
+        let mut osn = [0; rtx::OSN_LEN];
+        rtx::write_osn(&mut osn, forwarded.seq).expect("two bytes");
+        bytes.extend_from_slice(&osn);
+    }
+    bytes.extend_from_slice(forwarded.rewrite.bytes());
+    bytes.extend_from_slice(&packet.payload()[forwarded.rewrite.replaces()..]);
+    bytes
+}

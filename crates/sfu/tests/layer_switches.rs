@@ -1,0 +1,172 @@
+//! Viewers that change their minds all the time, over bad links, still get one sequence each.
+
+mod common;
+
+use common::{Call, ms};
+use proptest::prelude::*;
+use sluice_sfu::{Allocation, DownTrackSettings};
+use sluice_sim::vp8::usual_camera;
+use sluice_sim::{LinkConfig, Loss};
+
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Want {
+        spatial: u8,
+        temporal: u8,
+    },
+    Enable(bool),
+    Limit {
+        spatial: u8,
+        temporal: u8,
+        urgent: bool,
+    },
+    Unlimited,
+    Starve,
+    /// The publisher stops or restarts a layer.
+    Publish {
+        layer: usize,
+        active: bool,
+    },
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        4 => (0u8..3, 0u8..4).prop_map(|(spatial, temporal)| Change::Want { spatial, temporal }),
+        2 => any::<bool>().prop_map(Change::Enable),
+        4 => (0u8..3, 0u8..4, any::<bool>())
+            .prop_map(|(spatial, temporal, urgent)| Change::Limit { spatial, temporal, urgent }),
+        2 => Just(Change::Unlimited),
+        1 => Just(Change::Starve),
+        2 => (0usize..3, any::<bool>())
+            .prop_map(|(layer, active)| Change::Publish { layer, active }),
+    ]
+}
+
+fn apply(call: &mut Call, change: Change, settings: &mut DownTrackSettings) {
+    let now = call.clock.now();
+    match change {
+        Change::Want { spatial, temporal } => {
+            (settings.max_spatial, settings.max_temporal) = (spatial, temporal);
+            call.want(0, *settings);
+        }
+        Change::Enable(enabled) => {
+            settings.enabled = enabled;
+            call.want(0, *settings);
+        }
+        Change::Limit { spatial, temporal, urgent } => {
+            let limit = Allocation::UpTo { spatial, temporal, urgent };
+            call.viewers[0].down.set_allocation(now, limit);
+        }
+        Change::Unlimited => call.viewers[0].down.set_allocation(now, Allocation::Unlimited),
+        Change::Starve => call.viewers[0].down.set_allocation(now, Allocation::Paused),
+        Change::Publish { layer, active } => call.camera.set_active(layer, active),
+    }
+}
+
+fn link(loss: f64) -> LinkConfig {
+    LinkConfig {
+        loss: Loss::Uniform(loss),
+        jitter: ms(10),
+        reorder: 0.03,
+        duplicate: 0.02,
+        ..LinkConfig::default()
+    }
+}
+
+/// Runs per test: more by `PROPTEST_CASES`.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: cases(),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn any_switching_over_bad_links_keeps_the_sequence_whole(
+        seed in any::<u32>(),
+        temporal_layers in 1u8..4,
+        up_loss in 0.0..0.08f64,
+        down_loss in 0.0..0.08f64,
+        changes in prop::collection::vec((20u64..900, change()), 1..16),
+    ) {
+        let seed = u64::from(seed);
+        let camera = usual_camera(3, temporal_layers, 100, seed);
+        let mut call = Call::new(camera, link(up_loss), seed);
+        call.join(link(down_loss));
+        let mut settings = DownTrackSettings::default();
+        for (pause, change) in changes {
+            call.run_for(ms(pause));
+            apply(&mut call, change, &mut settings);
+        }
+        // When all is well again the best layer comes back.
+        (0..3).for_each(|layer| call.camera.set_active(layer, true));
+        call.viewers[0].down.set_allocation(call.clock.now(), Allocation::Unlimited);
+        call.want(0, DownTrackSettings::default());
+        call.run_for(ms(6_000));
+        prop_assert_eq!(call.violations(), [""; 0]);
+        prop_assert_eq!(call.viewers[0].down.current_layer(), Some(2));
+        let newest = call.viewers[0].receiver.decoded().last().expect("pictures came");
+        prop_assert!(call.clock.now() - newest.at < ms(1_500), "frozen at the end");
+    }
+}
+
+#[test]
+fn a_switch_on_a_clean_network_loses_no_picture() {
+    let mut call = Call::new(usual_camera(3, 1, 100, 5), LinkConfig::default(), 5);
+    call.join(LinkConfig::default());
+    call.run_until(ms(3_000));
+    for (spatial, end) in [(0, 5_000), (2, 7_000), (1, 9_000), (0, 11_000), (2, 13_000)] {
+        call.want(0, DownTrackSettings { max_spatial: spatial, ..DownTrackSettings::default() });
+        call.run_until(ms(end));
+        assert_eq!(call.viewers[0].down.current_layer(), Some(spatial));
+    }
+    assert_eq!(call.violations(), [""; 0]);
+    assert_eq!(call.layers_seen(0, ms(2_000)), [2, 0, 2, 1, 0, 2]);
+    let viewer = &call.viewers[0].receiver;
+    assert_eq!((viewer.stats().nacked, viewer.stats().plis), (0, 0));
+    assert!(viewer.longest_freeze(call.clock.at(ms(1_000))) < ms(50));
+    // The publisher's own clock puts every frame where it belongs, to a few ticks. At an up-switch
+    // the same picture comes once from each layer, a tick apart.
+    let steps = viewer.decoded().windows(2).map(|pair| pair[1].timestamp - pair[0].timestamp);
+    let after_start = steps.skip(30);
+    for step in after_start {
+        assert!((2_990..=3_010).contains(&step) || step <= 10, "{step} ticks");
+    }
+}
+
+#[test]
+fn an_urgent_cut_stops_the_high_layer_at_once() {
+    let mut call = Call::new(usual_camera(3, 1, 100, 6), LinkConfig::default(), 6);
+    call.join(LinkConfig::default());
+    call.run_until(ms(3_000));
+    let now = call.clock.now();
+    let limit = Allocation::UpTo { spatial: 0, temporal: 3, urgent: true };
+    call.viewers[0].down.set_allocation(now, limit);
+    assert_eq!(call.viewers[0].down.current_layer(), None);
+    call.run_until(ms(4_000));
+    let frames = call.viewers[0].receiver.decoded();
+    let high_after = frames.iter().filter(|f| f.stamp.layer == 2 && f.at > now + ms(25)).count();
+    assert_eq!(high_after, 0);
+    assert!(call.viewers[0].receiver.longest_freeze(call.clock.at(ms(2_000))) < ms(200));
+    assert_eq!(call.violations(), [""; 0]);
+}
+
+#[test]
+fn a_layer_that_the_publisher_stops_is_replaced_and_comes_back() {
+    let mut call = Call::new(usual_camera(3, 1, 100, 7), LinkConfig::default(), 7);
+    call.join(LinkConfig::default());
+    call.run_until(ms(3_000));
+    call.camera.set_active(2, false);
+    call.run_until(ms(6_000));
+    assert_eq!(call.viewers[0].down.current_layer(), Some(1));
+    call.camera.set_active(2, true);
+    call.run_until(ms(12_000));
+    assert_eq!(call.viewers[0].down.current_layer(), Some(2));
+    assert_eq!(call.violations(), [""; 0]);
+    let freeze = call.viewers[0].receiver.longest_freeze(call.clock.at(ms(1_000)));
+    assert!(freeze < ms(1_200), "{freeze:?}");
+}
