@@ -303,6 +303,22 @@ impl World {
         self.settle();
     }
 
+    /// After a call to the client's API.
+    pub fn client_wakes_now(&mut self) {
+        self.client.handle_input(Input::Timeout(self.now)).unwrap();
+        self.settle();
+    }
+
+    pub fn client_send(&mut self, id: str0m::channel::ChannelId, binary: bool, data: &[u8]) {
+        assert!(self.client.channel(id).unwrap().write(binary, data).unwrap());
+        self.client_wakes_now();
+    }
+
+    pub fn client_opened(&self, wanted: str0m::channel::ChannelId) -> bool {
+        let opened = |event: &Event| matches!(event, Event::ChannelOpen(id, _) if *id == wanted);
+        self.client_events.iter().any(opened)
+    }
+
     /// Id of the server's channel with this label.
     pub fn server_channel(&self, wanted: &str) -> Option<ChannelId> {
         self.server_events.iter().find_map(|event| match event {
