@@ -32,7 +32,8 @@ pub struct Inspected {
     /// The packet begins with a unit that opens an access unit: delimiter, parameter set, SEI, or
     /// the first slice segment of a picture.
     pub opens_access_unit: bool,
-    /// The packet carries only pictures that no picture of the same temporal layer refers to.
+    /// The packet carries only pictures that no picture of the same temporal layer refers to;
+    /// higher layers may.
     pub non_reference: bool,
     /// Temporal layer, 0..=6.
     pub temporal_id: Option<u8>,
@@ -47,7 +48,6 @@ impl Inspected {
             start_of_frame: self.opens_access_unit,
             end_of_frame: marker,
             temporal_id: self.temporal_id,
-            discardable: self.non_reference,
             parameter_sets: self.parameter_sets,
             ..PayloadInfo::default()
         }

@@ -154,7 +154,8 @@ impl fmt::Display for Codec {
 pub struct PayloadInfo {
     /// The packet belongs to the part of a key frame from which a decoder can start: the first
     /// packet of a VP8/VP9 key frame, a parameter set or the start of an IDR/IRAP picture, an AV1
-    /// sequence header. Every audio packet.
+    /// sequence header. Every audio packet. A switch also wants `start_of_frame`: a later slice of an
+    /// H.264 key frame has only this.
     pub key_frame: bool,
     /// First packet of a frame (of a spatial layer's frame with VP9). Exact for VP8 and VP9, a
     /// hint for H.264, H.265 and AV1 without dependency descriptor.
@@ -171,8 +172,7 @@ pub struct PayloadInfo {
     pub inter_layer: bool,
     /// VP9: the frame is predicted from an earlier picture of its layer (P).
     pub inter_picture: bool,
-    /// No other frame is predicted from this one (VP8 N, VP9 Z for higher layers, H.264 nal_ref_idc
-    /// 0).
+    /// No other frame is predicted from this one (VP8 N, H.264 nal_ref_idc 0).
     pub discardable: bool,
     /// H.264 and H.265: the packet carries a sequence parameter set. A key frame without one can
     /// only be decoded by a receiver that has it from earlier.

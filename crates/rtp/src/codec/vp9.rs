@@ -142,7 +142,8 @@ impl Descriptor {
         self.flags & E != 0
     }
 
-    /// Not a reference for higher spatial layers of the picture (Z).
+    /// Not a reference for higher spatial layers of the picture (Z). Later pictures may still refer
+    /// to it.
     pub fn not_inter_layer_reference(&self) -> bool {
         self.flags & Z != 0
     }
@@ -165,7 +166,6 @@ impl Descriptor {
             switching_up: self.layer.is_some_and(|layer| layer.switching_up),
             inter_layer: self.layer.is_some_and(|layer| layer.inter_layer),
             inter_picture: self.inter_picture(),
-            discardable: self.not_inter_layer_reference(),
             picture_id: self.picture_id(),
             parameter_sets: self.structure.is_some(),
             ..PayloadInfo::default()
