@@ -168,7 +168,8 @@ pub fn get(server: SocketAddr, path: &str, headers: &[&str]) -> Answer {
     let mut stream = TcpStream::connect(server).expect("the server listens");
     stream.set_read_timeout(Some(ANSWER_WITHIN)).expect("a timeout can be set");
     let extra: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n{extra}\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n{extra}\r\n");
     stream.write_all(request.as_bytes()).expect("the server reads");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("the server answers");

@@ -39,10 +39,8 @@ impl Metrics {
         node_id: &str,
         login: Option<(String, Secret)>,
     ) -> Self {
-        let labels = [
-            ("node_id".into(), node_id.to_owned().into()),
-            ("node_type".into(), "SERVER".into()),
-        ];
+        let labels =
+            [("node_id".into(), node_id.to_owned().into()), ("node_type".into(), "SERVER".into())];
         let mut registry = Registry::with_labels(labels.into_iter());
         registry.register_collector(Box::new(NodeCollector { engine, rooms }));
         Self { registry, login }
@@ -129,21 +127,34 @@ fn livekit_counters(encoder: &mut DescriptorEncoder<'_>, total: &WorkerStats) ->
         ("outgoing", "initial", total.packets_out.saturating_sub(total.rtx_out)),
         ("outgoing", "retransmit", total.rtx_out),
     ];
-    labelled(encoder, "livekit_packet", "RTP packets", &["direction", "transmission"], packets.map(
-        |(direction, transmission, value)| (vec![direction, transmission], value),
-    ))?;
-    labelled(encoder, "livekit_packet_bytes", "RTP bytes", &["direction", "transmission"], [
-        (vec!["incoming", "initial"], total.packet_bytes_in),
-        (vec!["outgoing", "initial"], total.packet_bytes_out),
-    ])?;
+    labelled(
+        encoder,
+        "livekit_packet",
+        "RTP packets",
+        &["direction", "transmission"],
+        packets.map(|(direction, transmission, value)| (vec![direction, transmission], value)),
+    )?;
+    labelled(
+        encoder,
+        "livekit_packet_bytes",
+        "RTP bytes",
+        &["direction", "transmission"],
+        [
+            (vec!["incoming", "initial"], total.packet_bytes_in),
+            (vec!["outgoing", "initial"], total.packet_bytes_out),
+        ],
+    )?;
     for (name, help, incoming, outgoing) in [
         ("livekit_nack", "Packets asked for again", total.nacks_in, total.nacks_out),
         ("livekit_pli", "Key frames asked for", total.plis_in, total.plis_out),
     ] {
-        labelled(encoder, name, help, &["direction"], [
-            (vec!["incoming"], incoming),
-            (vec!["outgoing"], outgoing),
-        ])?;
+        labelled(
+            encoder,
+            name,
+            help,
+            &["direction"],
+            [(vec!["incoming"], incoming), (vec!["outgoing"], outgoing)],
+        )?;
     }
     Ok(())
 }
@@ -222,12 +233,7 @@ fn labelled<'a>(
     Ok(())
 }
 
-fn counter(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    value: u64,
-) -> fmt::Result {
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let metric = ConstCounter::new(value);
     metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
 }
@@ -252,7 +258,9 @@ fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn encoded(encode: impl Fn(&mut DescriptorEncoder<'_>) -> fmt::Result + Send + Sync + 'static) -> String {
+    fn encoded(
+        encode: impl Fn(&mut DescriptorEncoder<'_>) -> fmt::Result + Send + Sync + 'static,
+    ) -> String {
         struct Wrapped<F>(F);
         impl<F> fmt::Debug for Wrapped<F> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

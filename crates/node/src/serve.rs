@@ -65,10 +65,13 @@ async fn serve(
         let app = signal.router().into_make_service_with_connect_info::<SocketAddr>();
         let stop = stop.clone();
         let server = axum::serve(listener, app);
-        servers.spawn(server.with_graceful_shutdown(async move { stop.cancelled().await }).into_future());
+        servers.spawn(
+            server.with_graceful_shutdown(async move { stop.cancelled().await }).into_future(),
+        );
     }
     if let Some(prometheus) = &config.prometheus {
-        let metrics = Metrics::new(engine.clone(), rooms.clone(), &node_id, prometheus.login.clone());
+        let metrics =
+            Metrics::new(engine.clone(), rooms.clone(), &node_id, prometheus.login.clone());
         let address = config.http.addresses[0].ip();
         let server = metrics::serve(prometheus.port, address, metrics, stop.clone())
             .await
@@ -84,8 +87,9 @@ async fn serve(
         stop.cancel();
         rooms.shutdown().await;
         // Servers end when their last connection does.
-        let _ = tokio::time::timeout(FAREWELL, async { while servers.join_next().await.is_some() {} })
-            .await;
+        let _ =
+            tokio::time::timeout(FAREWELL, async { while servers.join_next().await.is_some() {} })
+                .await;
     };
     tokio::select! {
         () = farewell => tracing::info!("ended"),

@@ -35,15 +35,18 @@ fn sigterm_and_sigint_end_it_cleanly() {
 #[test]
 fn taken_port_is_named() {
     let server = Server::start(BINARY, &[]);
-    let output = run(BINARY, &[
-        "--dev",
-        "--port",
-        &server.http.port().to_string(),
-        "--udp-port",
-        &sluice_tests::free_port().to_string(),
-        "--rtc.tcp_port",
-        &sluice_tests::free_port().to_string(),
-    ]);
+    let output = run(
+        BINARY,
+        &[
+            "--dev",
+            "--port",
+            &server.http.port().to_string(),
+            "--udp-port",
+            &sluice_tests::free_port().to_string(),
+            "--rtc.tcp_port",
+            &sluice_tests::free_port().to_string(),
+        ],
+    );
     assert_eq!(output.status.code(), Some(1));
     assert!(text_of(&output).contains(&server.http.to_string()), "{}", text_of(&output));
 }
@@ -51,13 +54,21 @@ fn taken_port_is_named() {
 #[test]
 fn tokens_are_accepted_when_good_and_refused_when_not() {
     let server = Server::start(BINARY, &[]);
-    let validate = |token: &str| get(server.http, &format!("/rtc/validate?access_token={token}"), &[]);
+    let validate =
+        |token: &str| get(server.http, &format!("/rtc/validate?access_token={token}"), &[]);
 
     let good = validate(&token(&["--room", "r", "--identity", "i"]));
     assert_eq!((good.status, good.body.as_str()), (200, "success"));
 
     let foreign = token(&[
-        "--room", "r", "--identity", "i", "--api-key", "devkey", "--api-secret", "another",
+        "--room",
+        "r",
+        "--identity",
+        "i",
+        "--api-key",
+        "devkey",
+        "--api-secret",
+        "another",
     ]);
     let unknown = token(&["--room", "r", "--identity", "i", "--api-key", "k", "--api-secret", "s"]);
     let no_room = token(&["--list"]);
@@ -99,14 +110,11 @@ fn datagrams_of_strangers_are_counted_and_not_answered() {
     let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
     stranger.connect(server.udp).unwrap();
     let rtp = [[0x80, 111, 0, 1].as_slice(), &[0; 40]].concat();
-    let client_hello = [[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20].as_slice(), &[1; 20]].concat();
-    let binding = [
-        [0, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42].as_slice(),
-        &[7; 12],
-        &[0, 6, 0, 8],
-        b"nobody:x",
-    ]
-    .concat();
+    let client_hello =
+        [[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20].as_slice(), &[1; 20]].concat();
+    let binding =
+        [[0, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42].as_slice(), &[7; 12], &[0, 6, 0, 8], b"nobody:x"]
+            .concat();
     for datagram in [&rtp, &client_hello, &binding, &vec![0xff; 100], &vec![0; 1]] {
         stranger.send(datagram).unwrap();
     }

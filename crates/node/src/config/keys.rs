@@ -42,11 +42,13 @@ pub(crate) struct ApiKeys(BTreeMap<String, Secret>);
 
 impl ApiKeys {
     /// The secret of one key.
+    #[cfg(test)]
     pub(crate) fn secret_of(&self, key: &str) -> Option<&Secret> {
         self.0.get(key)
     }
 
     /// The names of all keys.
+    #[cfg(test)]
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }

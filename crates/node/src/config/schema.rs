@@ -352,7 +352,12 @@ pub(crate) const KEYS: &[Key] = &[
     key("limit.max_data_track_custom_encoding_length", Uint, U(32), NotYet("use the default, 32")),
     key("limit.signal_message_size_limit", Uint, U(2_097_152), NotYet("use the default, 2097152")),
     key("limit.agent_signal_message_size_limit", Uint, U(2_097_152), NotYet("use the default")),
-    key("limit.max_api_request_body_size", Uint, U(10_485_760), NotYet("use the default, 10485760")),
+    key(
+        "limit.max_api_request_body_size",
+        Uint,
+        U(10_485_760),
+        NotYet("use the default, 10485760"),
+    ),
     // the rest
     key("metric.timestamper_config", Block, Unset, REPORTING),
     key("metric.collector", Block, Unset, REPORTING),
