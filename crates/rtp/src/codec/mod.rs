@@ -174,8 +174,9 @@ pub struct PayloadInfo {
     pub inter_picture: bool,
     /// No other frame is predicted from this one (VP8 N, H.264 nal_ref_idc 0).
     pub discardable: bool,
-    /// H.264 and H.265: the packet carries a sequence parameter set. A key frame without one can
-    /// only be decoded by a receiver that has it from earlier.
+    /// H.264 and H.265: the packet carries a sequence parameter set; a key frame without one can
+    /// only be decoded by a receiver that has it from earlier. AV1: a sequence header; VP9: a
+    /// scalability structure.
     pub parameter_sets: bool,
     /// Opus: the packet is so short that it is discontinuous transmission, not speech.
     pub dtx: bool,
