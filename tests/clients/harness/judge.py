@@ -84,4 +84,4 @@ def assert_encrypted(stats):
             if transport["dtlsState"] == "new":
                 continue
             assert transport["dtlsState"] == "connected", connection
-            assert transport["srtpCipher"].startswith("AEAD_AES_"), connection
+            assert "AEAD_AES_" in transport["srtpCipher"], connection
