@@ -4,7 +4,9 @@
 //! STUN datagrams and time go in; responses, route changes and liveness come out. A route is known
 //! only after a check with our password arrived on it; nothing else is ever accepted from or sent
 //! to any other route. The latest USE-CANDIDATE wins at once, also in the middle of a call: that
-//! is how an address change works.
+//! is how an address change works. A client that nominates every pair (RFC 5245's aggressive
+//! nomination, Firefox) may have meant another route than its latest check said; when the selected
+//! one is silent and another nominated one is not, traffic decides.
 
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,9 @@ const MAX_ROUTES: usize = 24;
 /// A route without checks for this long is forgotten, unless it is selected. libwebrtc checks its
 /// backup pairs every 25 s; RFC 7675 §5.1 lets consent expire after 30 s.
 const ROUTE_LIFETIME: Duration = Duration::from_secs(30);
+/// Silence on the selected route after which another nominated route that carries traffic takes
+/// over. Above the 5 s between RFC 7675 consent checks.
+const SELECTED_SILENCE: Duration = Duration::from_secs(6);
 
 /// Local credentials with their expanded key.
 #[derive(Debug)]
@@ -47,7 +52,11 @@ impl Local {
 #[derive(Debug, Clone, Copy)]
 struct KnownRoute {
     route: Route,
+    /// Latest check: proves the address.
     last_check: Instant,
+    /// Latest authentic packet of any kind.
+    last_seen: Instant,
+    nominated: bool,
 }
 
 /// Whether the peer is there.
@@ -145,11 +154,11 @@ impl IceAgent {
             return Ok(());
         }
         stun::write_success(&id, route.remote, key, response);
-        self.learn(now, route);
+        self.learn(now, route, message.use_candidate);
         if message.use_candidate {
             self.select(route);
         }
-        self.confirm(now);
+        self.confirm(now, route);
         Ok(())
     }
 
@@ -171,9 +180,10 @@ impl IceAgent {
         Err(if known { DropReason::StunUnauthenticated } else { DropReason::StunUnknownUfrag })
     }
 
-    fn learn(&mut self, now: Instant, route: Route) {
+    fn learn(&mut self, now: Instant, route: Route, nominated: bool) {
         if let Some(known) = self.routes.iter_mut().find(|known| known.route == route) {
             known.last_check = now;
+            known.nominated |= nominated;
             return;
         }
         if self.routes.len() >= MAX_ROUTES {
@@ -186,7 +196,7 @@ impl IceAgent {
                 self.routes.swap_remove(at);
             }
         }
-        self.routes.push(KnownRoute { route, last_check: now });
+        self.routes.push(KnownRoute { route, last_check: now, last_seen: now, nominated });
     }
 
     fn select(&mut self, route: Route) {
@@ -196,14 +206,34 @@ impl IceAgent {
         }
     }
 
-    /// Authentic traffic arrived: a check, or a packet that passed SRTP or DTLS.
-    pub(crate) fn confirm(&mut self, now: Instant) {
+    /// Authentic traffic arrived on a known route: a check, or a packet that passed SRTP.
+    pub(crate) fn confirm(&mut self, now: Instant, route: Route) {
+        self.note_traffic(now, route);
         match self.liveness {
             Liveness::Failed => return,
             Liveness::Disconnected { .. } => self.events.push(IceEvent::Reconnected),
             Liveness::Idle | Liveness::Connecting { .. } | Liveness::Alive { .. } => {}
         }
         self.liveness = Liveness::Alive { last: now };
+    }
+
+    fn note_traffic(&mut self, now: Instant, route: Route) {
+        let mut selected_seen = None;
+        let mut nominated = false;
+        for known in &mut self.routes {
+            if known.route == route {
+                known.last_seen = now;
+                nominated = known.nominated;
+            }
+            if self.selected == Some(known.route) {
+                selected_seen = Some(known.last_seen);
+            }
+        }
+        let silent = selected_seen
+            .is_some_and(|seen| now.saturating_duration_since(seen) >= SELECTED_SILENCE);
+        if nominated && silent {
+            self.select(route);
+        }
     }
 
     /// Whether a check passed on this route recently enough to accept its packets.
@@ -215,11 +245,16 @@ impl IceAgent {
             })
     }
 
-    /// Forgets a route whose TCP connection or socket is gone.
+    /// Forgets a route whose TCP connection or socket is gone. If it was selected, the nominated
+    /// route with the latest traffic takes its place until the client nominates again.
     pub(crate) fn remove_route(&mut self, route: Route) {
         self.routes.retain(|known| known.route != route);
         if self.selected == Some(route) {
             self.selected = None;
+            let next = self.routes.iter().filter(|known| known.nominated);
+            if let Some(next) = next.max_by_key(|known| known.last_seen).copied() {
+                self.select(next.route);
+            }
         }
     }
 
@@ -434,6 +469,36 @@ mod tests {
         assert!(agent.is_authenticated(now, route(1)));
         assert!(!agent.is_authenticated(now, route(2)));
         assert!(agent.is_authenticated(now, route(199)));
+    }
+
+    #[test]
+    fn traffic_decides_between_nominated_routes_when_the_selected_one_is_silent() {
+        let (now, local) = (start(), credentials("Aaaa"));
+        let mut agent = IceAgent::new(local.clone());
+        Check::nominating(&local).send(&mut agent, now, route(1)).unwrap();
+        Check::nominating(&local).send(&mut agent, now, route(2)).unwrap();
+        Check::new(&local).send(&mut agent, now, route(3)).unwrap();
+        agent.confirm(now + Duration::from_secs(5), route(1));
+        assert_eq!(agent.selected(), Some(route(2)));
+        agent.confirm(now + SELECTED_SILENCE, route(3));
+        assert_eq!(agent.selected(), Some(route(2)), "never nominated");
+        agent.confirm(now + SELECTED_SILENCE, route(1));
+        assert_eq!(agent.selected(), Some(route(1)));
+    }
+
+    #[test]
+    fn a_lost_connection_falls_back_to_a_nominated_route() {
+        let (now, local) = (start(), credentials("Aaaa"));
+        let mut agent = IceAgent::new(local.clone());
+        Check::nominating(&local).send(&mut agent, now, route(1)).unwrap();
+        Check::new(&local).send(&mut agent, now, route(2)).unwrap();
+        Check::nominating(&local).send(&mut agent, now, route(3)).unwrap();
+        agent.remove_route(route(3));
+        assert_eq!(agent.selected(), Some(route(1)));
+        agent.remove_route(route(1));
+        assert_eq!(agent.selected(), None);
+        assert!(!agent.is_authenticated(now, route(3)));
+        assert_eq!(agent.latest(), Some(route(2)));
     }
 
     #[test]

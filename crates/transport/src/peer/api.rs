@@ -65,8 +65,6 @@ pub enum DropReason {
     StunUnexpected,
     /// DTLS from a source that never passed an ICE check.
     DtlsUnauthenticatedSource,
-    /// DTLS after the peer failed or closed, or a hold queue that is full.
-    DtlsRefused,
     /// SRTP from a source that never passed an ICE check.
     SrtpUnauthenticatedSource,
     /// SRTP before the DTLS handshake completed.
@@ -85,14 +83,13 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 13] = [
         Self::UnknownProtocol,
         Self::StunMalformed,
         Self::StunUnknownUfrag,
         Self::StunUnauthenticated,
         Self::StunUnexpected,
         Self::DtlsUnauthenticatedSource,
-        Self::DtlsRefused,
         Self::SrtpUnauthenticatedSource,
         Self::SrtpBeforeDtls,
         Self::SrtpMalformed,
@@ -111,7 +108,6 @@ impl DropReason {
             Self::StunUnauthenticated => "stun_unauthenticated",
             Self::StunUnexpected => "stun_unexpected",
             Self::DtlsUnauthenticatedSource => "dtls_unauthenticated_source",
-            Self::DtlsRefused => "dtls_refused",
             Self::SrtpUnauthenticatedSource => "srtp_unauthenticated_source",
             Self::SrtpBeforeDtls => "srtp_before_dtls",
             Self::SrtpMalformed => "srtp_malformed",

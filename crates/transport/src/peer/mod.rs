@@ -292,6 +292,7 @@ impl Peer {
     /// Forgets a route whose TCP connection or socket is gone.
     pub fn remove_route(&mut self, route: Route) {
         self.ice.remove_route(route);
+        self.report_ice();
     }
 
     /// The nominated route: where media goes.
@@ -320,7 +321,7 @@ impl Peer {
         };
         match receiver.open_rtp(data) {
             Ok(len) => {
-                self.confirm(now);
+                self.confirm(now, route);
                 Received::Rtp(&mut data[..len])
             }
             Err(error) => Received::Dropped(error.into()),
@@ -334,7 +335,7 @@ impl Peer {
         };
         match receiver.open_rtcp(data) {
             Ok(len) => {
-                self.confirm(now);
+                self.confirm(now, route);
                 Received::Rtcp(&data[..len])
             }
             Err(error) => Received::Dropped(error.into()),
@@ -539,8 +540,8 @@ impl Peer {
         true
     }
 
-    fn confirm(&mut self, now: Instant) {
-        self.ice.confirm(now);
+    fn confirm(&mut self, now: Instant, route: Route) {
+        self.ice.confirm(now, route);
         self.report_ice();
     }
 

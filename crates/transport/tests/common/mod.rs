@@ -45,7 +45,11 @@ enum Direction {
     ToClient,
 }
 
+/// Arrival, order, and where the client is on the server's side of its NAT.
+type Datagram = (Instant, u64, Direction, SocketAddr, Vec<u8>);
+
 /// How a test starts.
+#[derive(Clone, Copy)]
 pub struct Setting {
     pub loss: f64,
     pub delay: Duration,
@@ -81,7 +85,7 @@ pub struct World {
     pub loss: f64,
     delay: Duration,
     random: u64,
-    network: BinaryHeap<Reverse<(Instant, u64, Direction, SocketAddr, Vec<u8>)>>,
+    network: BinaryHeap<Reverse<Datagram>>,
     sent: u64,
     client_wake: Instant,
     pub client_events: Vec<Event>,
