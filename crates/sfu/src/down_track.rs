@@ -183,8 +183,8 @@ pub struct DownTrack {
 impl DownTrack {
     /// A subscription to which nothing has been sent.
     pub fn new(config: DownTrackConfig, settings: DownTrackSettings, now: Instant) -> Self {
-        // Without a descriptor (which packets tell) the start of an encrypted AV1 frame cannot be
-        // seen; such a receiver begins anywhere and its decoder waits.
+        // Without a descriptor the start of an encrypted AV1 frame cannot be seen; such a receiver
+        // begins anywhere and its decoder waits.
         let blind = config.encrypted && config.codec == Codec::Av1;
         let selector = match config.kind {
             MediaKind::Audio => LayerSelector::Passthrough(Passthrough::default()),

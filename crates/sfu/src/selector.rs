@@ -46,7 +46,8 @@ pub enum Choice {
     Ignore(DropReason),
 }
 
-/// How packets of a track are chosen.
+/// How packets of a track are chosen. Scalable streams (several spatial layers in one stream) become
+/// a third kind, which decides by dependency descriptor; until then they go as one layer.
 #[derive(Debug)]
 pub enum LayerSelector {
     /// Everything, from the first packet on: audio, and what cannot be understood.
@@ -147,7 +148,7 @@ pub struct Simulcast {
     current: Option<Current>,
     /// When the receiver began to wait for its first picture.
     waiting_since: Instant,
-    /// Key frames cannot be recognised (encrypted, without a descriptor): start anywhere.
+    /// Key frames are recognised by a dependency descriptor only: without one, start anywhere.
     blind: bool,
 }
 
@@ -197,7 +198,8 @@ impl Simulcast {
     }
 
     fn can_start(&self, packet: &MediaPacket) -> bool {
-        !packet.is_padding() && (self.blind || packet.starts_key_frame())
+        let blind = self.blind && packet.dependency_descriptor.is_none();
+        !packet.is_padding() && (blind || packet.starts_key_frame())
     }
 
     fn start(&mut self, packet: &MediaPacket, goal: &Goal) {

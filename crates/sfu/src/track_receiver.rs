@@ -349,6 +349,11 @@ impl TrackReceiver {
             }
             self.update_live(now);
         }
+        // A publisher's only layer is never left out for being thin.
+        let live_layers = match self.live.is_empty() && payload.len > 0 {
+            true => LayerSet::single(layer),
+            false => self.live,
+        };
         Ok(MediaPacket {
             body: pool.store(bytes),
             ext_seq: placement.ext_seq,
@@ -365,7 +370,7 @@ impl TrackReceiver {
             dependency_descriptor,
             abs_capture_time,
             audio_level,
-            live_layers: self.live,
+            live_layers,
         })
     }
 

@@ -249,3 +249,12 @@ fn the_dependency_descriptor_says_where_frames_begin() {
     let packet = f.put_bytes(0, 0, false, &next.build(&[(DD, &end)], DELTA)).expect("taken");
     assert!(!packet.info.start_of_frame && packet.info.end_of_frame);
 }
+
+#[test]
+fn an_only_layer_is_offered_however_thin_it_is() {
+    let mut f = Fixture::new();
+    for i in 0..40 {
+        let packet = f.put(i * 400, 2, false, i as u16, DELTA).expect("taken");
+        assert_eq!(packet.live_layers, LayerSet::single(2));
+    }
+}
