@@ -125,7 +125,8 @@ pub fn parse_candidate(line: &str) -> Result<RemoteCandidate, TrickleError> {
     let priority = number(next()?)?;
     let host = next()?;
     let port = number(next()?)?;
-    if foundation.len() > MAX_FOUNDATION_CHARS || next()? != "typ" {
+    let printable = foundation.bytes().all(|byte| byte.is_ascii_graphic());
+    if foundation.len() > MAX_FOUNDATION_CHARS || !printable || next()? != "typ" {
         return Err(TrickleError::Syntax);
     }
     let kind = parse_kind(next()?)?;
@@ -277,6 +278,7 @@ mod tests {
             "candidate:1 1 udp -1 1.2.3.4 7000 typ host",
             "candidate:1 1 udp 1 1.2.3.4 7000 type host",
             "candidate:1 1 udp 1 bad/host 7000 typ host",
+            "candidate:\u{b} 1 udp 1 1.2.3.4 7000 typ host",
         ] {
             assert_eq!(parse_candidate(line), Err(TrickleError::Syntax), "{line}");
         }
