@@ -29,7 +29,8 @@ const MTU: usize = 1200;
 const MAX_QUEUE_RX: usize = 64;
 /// Records that wait to be polled; a peer polls after every call.
 const MAX_QUEUE_TX: usize = 64;
-/// Receive buffer of the poll loop, bytes: a DTLS record carries at most 2^14 plus overhead.
+/// First size of the output buffer, bytes: holds our datagrams, a certificate, and what peers send
+/// in one record; grows for the rest.
 const POLL_BUFFER: usize = 2048;
 
 /// Certificate and DTLS configuration of the node. Building the configuration validates the whole

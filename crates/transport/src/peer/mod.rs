@@ -68,6 +68,9 @@ pub struct Peer {
     identity: Arc<DtlsIdentity>,
     dtls: Box<dyn DtlsSession>,
     dtls_wake: Option<Instant>,
+    /// Where DTLS came from last: the client heard us there, so answers before a nomination go
+    /// there, too.
+    dtls_route: Option<Route>,
     handshake_attempts: u8,
     handshake_deadline: Option<Instant>,
     stage: Stage,
@@ -101,6 +104,7 @@ impl Peer {
             dtls: params.dtls.session(params.now),
             identity: params.dtls,
             dtls_wake: None,
+            dtls_route: None,
             handshake_attempts: 1,
             handshake_deadline: None,
             stage: Stage::Handshaking,
@@ -201,7 +205,7 @@ impl Peer {
     /// among them, see [`Peer::seal_rtp`].
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Option<Route> {
         loop {
-            let fallback = self.ice.selected().or_else(|| self.ice.latest());
+            let fallback = self.ice.selected().or(self.dtls_route).or_else(|| self.ice.latest());
             if let Some(route) = self.transmits.pop(fallback, out) {
                 return Some(route);
             }
@@ -292,6 +296,7 @@ impl Peer {
     /// Forgets a route whose TCP connection or socket is gone.
     pub fn remove_route(&mut self, route: Route) {
         self.ice.remove_route(route);
+        self.dtls_route = self.dtls_route.filter(|known| *known != route);
         self.report_ice();
     }
 
@@ -379,6 +384,7 @@ impl Peer {
         if !self.ice.is_authenticated(now, route) {
             return Received::Dropped(DropReason::DtlsUnauthenticatedSource);
         }
+        self.dtls_route = Some(route);
         let result = self.dtls.handle_packet(now, data);
         self.after_dtls(result);
         self.report_ice();

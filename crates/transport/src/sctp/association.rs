@@ -70,7 +70,8 @@ pub(crate) struct Delivery {
 
 /// One association over DTLS.
 pub(crate) trait SctpAssociation: Send {
-    /// Starts the handshake from our side, unless one is under way.
+    /// Starts the handshake from our side, unless one is under way. The peer's own attempts are
+    /// ignored from then on; RFC 9260 §5.2.1 makes it answer ours while it waits.
     fn connect(&mut self);
     fn handle_packet(&mut self, now: Instant, packet: &[u8]);
     fn handle_timeout(&mut self, now: Instant);
@@ -91,6 +92,8 @@ pub(crate) struct SctpProtoAssociation {
     transport: Arc<TransportConfig>,
     active: Option<(AssociationHandle, Association)>,
     connected: bool,
+    /// We sent INIT.
+    initiated: bool,
     /// Handshakes that the peer started.
     attempts: u8,
     max_send: u32,
@@ -125,6 +128,7 @@ impl SctpProtoAssociation {
             transport,
             active: None,
             connected: false,
+            initiated: false,
             attempts: 0,
             max_send,
             readable: VecDeque::new(),
@@ -136,13 +140,14 @@ impl SctpProtoAssociation {
         self.active.as_mut().map(|(_, association)| association)
     }
 
-    /// A second handshake replaces the first until one is up: both sides may have started one.
+    /// A peer that starts anew means its latest handshake. One that crosses ours would leave the
+    /// two sides with different tags, because `sctp-proto` gives every association its own.
     fn adopt(&mut self, handle: AssociationHandle, association: Association) {
         self.attempts += 1;
         if self.attempts >= MAX_ATTEMPTS {
             self.endpoint.reject_new_associations();
         }
-        if !self.connected {
+        if !self.connected && !self.initiated {
             self.active = Some((handle, association));
         }
     }
@@ -194,6 +199,7 @@ impl SctpAssociation for SctpProtoAssociation {
         config.transport = self.transport.clone();
         if let Ok(active) = self.endpoint.connect(config, PEER) {
             self.active = Some(active);
+            self.initiated = true;
         }
     }
 

@@ -17,9 +17,12 @@ const MAX_BUFFERED: usize = 16 * 1024 * 1024;
 const ASSOCIATION_BUFFER: usize = 128 * 1024;
 /// Channels of one peer; clients open two or three.
 const MAX_CHANNELS: usize = 256;
-/// How long a DTLS server waits for the client's INIT before it sends one itself. Clients start at
-/// once; a collision would cost them a retransmission.
-const INITIATE_AFTER: Duration = Duration::from_millis(500);
+/// How long a DTLS server waits for the client's INIT before it sends one itself. Every client
+/// known to us starts by itself and repeats a lost INIT within this time.
+const SERVER_INITIATES_AFTER: Duration = Duration::from_secs(4);
+/// The same for a DTLS client. libwebrtc and pion start in either role, and crossing handshakes
+/// cost more than this wait.
+const CLIENT_INITIATES_AFTER: Duration = Duration::from_millis(500);
 /// RFC 8831 §6.6: an empty message is one byte with its own PPID.
 const EMPTY_MESSAGE: Bytes = Bytes::from_static(&[0]);
 
@@ -75,14 +78,14 @@ impl Channels {
         max_message_size: usize,
         now: Instant,
     ) -> Self {
-        let initiate_at = if dtls_client { now } else { now + INITIATE_AFTER };
+        let patience = if dtls_client { CLIENT_INITIATES_AFTER } else { SERVER_INITIATES_AFTER };
         Self {
             association,
             channels: FxHashMap::default(),
             to_open,
             next_id: if dtls_client { 0 } else { 1 },
             connected: false,
-            initiate_at: Some(initiate_at),
+            initiate_at: Some(now + patience),
             max_message_size,
             queued: 0,
             events: VecDeque::new(),
@@ -90,7 +93,7 @@ impl Channels {
     }
 
     pub(crate) fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
-        // The client started; it also repeats its INIT if it must.
+        // The peer started; it also repeats its INIT if it must.
         self.initiate_at = None;
         self.association.handle_packet(now, packet);
         self.drive();

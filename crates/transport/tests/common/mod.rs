@@ -165,7 +165,7 @@ impl World {
     /// Connected on both sides.
     pub fn connected(setting: Setting) -> Self {
         let mut world = Self::new(setting);
-        let up = world.run_until(Duration::from_secs(20), |world| {
+        let up = world.run_until(Duration::from_secs(40), |world| {
             world.server.is_connected() && world.client.is_connected()
         });
         assert!(up, "no connection: {:?}, drops {:?}", world.server_events, world.drops);
