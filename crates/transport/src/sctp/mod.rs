@@ -24,6 +24,8 @@
 //! that queue is kept short and the rest waits here.
 
 mod association;
+#[cfg(test)]
+mod association_tests;
 mod channels;
 pub mod dcep;
 
