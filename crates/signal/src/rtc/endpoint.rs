@@ -29,6 +29,10 @@ const START_TIMEOUT: Duration = Duration::from_secs(12);
 /// instead of a connection reset.
 const MAX_READ: usize = 2 * MAX_MESSAGE;
 
+/// Read buffer of an idle socket, bytes. It grows with what arrives; the library's 128 KiB would be
+/// most of the memory of a participant.
+const READ_BUFFER: usize = 4 << 10;
+
 /// Generation of the signalling protocol, by path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
@@ -82,6 +86,7 @@ pub(crate) async fn connect<H: SessionHost>(
     upgrade
         .max_message_size(MAX_READ)
         .max_frame_size(MAX_READ)
+        .read_buffer_size(READ_BUFFER)
         .on_failed_upgrade(move |error| {
             stats.upgrades_failed.add();
             tracing::debug!(%error, "upgrade failed");

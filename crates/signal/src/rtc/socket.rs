@@ -75,13 +75,31 @@ enum ReadEnd {
     RoomOver,
     /// The client sent something that ends the connection with this close code.
     Refused(u16),
+    /// Like `Refused`, but what follows cannot be told apart any more and must not be read.
+    Unreadable(u16),
+}
+
+/// Counts an open socket for as long as it lives, whatever ends it.
+struct OpenSocket(Arc<SignalStats>);
+
+impl OpenSocket {
+    fn count(stats: Arc<SignalStats>) -> Self {
+        stats.sockets_open.add();
+        stats.sockets_opened.add();
+        Self(stats)
+    }
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.0.sockets_open.sub();
+    }
 }
 
 /// Runs the socket until either side ends it.
 pub(super) async fn run<H: SessionHost>(socket: WebSocket, opening: Opening<H>, shared: Shared<H>) {
     let stats = shared.stats().clone();
-    stats.sockets_open.add();
-    stats.sockets_opened.add();
+    let _open = OpenSocket::count(stats.clone());
     let Opening { session, first, api_key } = opening;
     let HostedSession { participant_sid, requests, responses } = session;
     tracing::debug!(participant = participant_sid, "signal socket open");
@@ -89,7 +107,7 @@ pub(super) async fn run<H: SessionHost>(socket: WebSocket, opening: Opening<H>, 
     let (local, local_queue) = mpsc::channel(LOCAL_QUEUE);
     let (reader_ends, reader_ended) = oneshot::channel();
     let encoding = LastEncoding::default();
-    let reader = Reader { requests, local, encoding: encoding.clone(), stats: stats.clone() };
+    let reader = Reader { requests, local, encoding: encoding.clone(), stats };
     let writer = Writer { sink, responses, local_queue, encoding, shared, api_key };
 
     let reading = reader.run(stream, reader_ends);
@@ -101,7 +119,6 @@ pub(super) async fn run<H: SessionHost>(socket: WebSocket, opening: Opening<H>, 
         () = &mut writing => { let _ = timeout(DRAIN_TIMEOUT, reading).await; }
         () = &mut reading => writing.await,
     }
-    stats.sockets_open.sub();
     tracing::debug!(participant = participant_sid, "signal socket closed");
 }
 
@@ -148,7 +165,7 @@ impl<S: SessionSink> Reader<S> {
         // The WebSocket layer's own type is not public; a test holds its words.
         if error.to_string().contains("too long") {
             self.stats.closed_oversize.add();
-            return ReadEnd::Broken;
+            return ReadEnd::Unreadable(close_code::SIZE);
         }
         tracing::debug!(%error, "signal socket broke");
         ReadEnd::Broken
@@ -249,17 +266,26 @@ impl<H: SessionHost> Writer<H> {
     async fn reader_ended(&mut self, end: ReadEnd) -> Option<u16> {
         match end {
             ReadEnd::Gone | ReadEnd::Broken => None,
-            ReadEnd::Refused(code) => Some(code),
+            ReadEnd::Refused(code) | ReadEnd::Unreadable(code) => Some(code),
             ReadEnd::RoomOver => {
-                let drained = async {
-                    while let Some(SessionOutput::Message(response)) = self.responses.next().await {
-                        if self.respond(&response).await.is_break() {
-                            break;
-                        }
-                    }
-                };
-                let _ = timeout(DRAIN_TIMEOUT, drained).await;
+                let _ = timeout(DRAIN_TIMEOUT, self.drain()).await;
                 Some(close_code::NORMAL)
+            }
+        }
+    }
+
+    /// Writes what the room said before it was over.
+    async fn drain(&mut self) {
+        loop {
+            match self.responses.next().await {
+                Some(SessionOutput::Message(response)) => {
+                    if self.respond(&response).await.is_break() {
+                        return;
+                    }
+                }
+                // Of no use any more.
+                Some(SessionOutput::RefreshToken(_)) => {}
+                Some(SessionOutput::Close(_)) | None => return,
             }
         }
     }
