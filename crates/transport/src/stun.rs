@@ -198,6 +198,8 @@ impl<'a> Message<'a> {
     fn take(&mut self, attribute: &Attribute<'a>) -> Result<(), StunError> {
         let value = attribute.value;
         match attribute.kind {
+            // RFC 8489 §14: of several, the first counts, as it does for `peek_ufrag`.
+            attribute::USERNAME if self.username.is_some() => {}
             attribute::USERNAME if value.len() <= MAX_USERNAME_LEN => {
                 self.username =
                     Some(std::str::from_utf8(value).map_err(|_| StunError::Attributes)?);

@@ -124,6 +124,17 @@ fn unknown_comprehension_required_attributes_are_reported() {
 }
 
 #[test]
+fn of_two_usernames_the_first_counts_everywhere() {
+    let mut out = Vec::new();
+    start(&mut out, Class::Request, &ID);
+    put(&mut out, attribute::USERNAME, b"first:x");
+    put(&mut out, attribute::USERNAME, b"second:x");
+    finish(&mut out, &key());
+    assert_eq!(Message::parse(&out).unwrap().username, Some("first:x"));
+    assert_eq!(peek_ufrag(&out), Some("first"));
+}
+
+#[test]
 fn truncated_or_overlong_datagrams_are_refused() {
     let mut out = Vec::new();
     request(&mut out);
