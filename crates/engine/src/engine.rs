@@ -103,6 +103,13 @@ pub(crate) struct WorkerHandle {
     pub(crate) udp_candidates: Vec<SocketAddr>,
 }
 
+impl Drop for Shared {
+    /// The last handle is gone: the threads end by themselves.
+    fn drop(&mut self) {
+        (self.stop)();
+    }
+}
+
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").field("workers", &self.workers()).finish_non_exhaustive()

@@ -125,14 +125,14 @@ impl Io {
         udp_token_base: usize,
         gone: &mut Vec<Route>,
     ) {
-        for id in std::mem::take(&mut self.tcp_dirty) {
+        for id in self.tcp_dirty.drain(..) {
             let Some(tcp) = self.tcp.get_mut(&id) else { continue };
             tcp.dirty = false;
             if tcp.conn.flush().is_err() {
                 self.tcp_closed.push(id);
             }
         }
-        for id in std::mem::take(&mut self.tcp_closed) {
+        for id in self.tcp_closed.drain(..) {
             let Some(mut tcp) = self.tcp.remove(&id) else { continue };
             // The descriptor is closed next, which removes it from the poll as well.
             let _ = tcp.conn.deregister(registry);

@@ -28,6 +28,4 @@ pub use config::{EngineConfig, MAX_WORKERS, SOCKET_BUFFER_BYTES, UdpPorts};
 pub use engine::{Engine, SendError, StartError};
 pub use stats::{DropCause, EngineStats, MediaDrop, TransportDrop, WorkerStats};
 
-/// Without authenticated traffic for this long a peer counts as disconnected (LiveKit's
-/// `iceDisconnectedTimeout`).
-pub const ICE_DISCONNECTED: std::time::Duration = std::time::Duration::from_secs(10);
+pub use sluice_transport::peer::ICE_DISCONNECTED;

@@ -67,6 +67,8 @@ macro_rules! worker_counters {
 }
 
 worker_counters! {
+    /// Turns of the worker: times that it woke up, or went on without sleeping.
+    turns,
     /// UDP datagrams and TCP frames received.
     datagrams_in,
     /// Bytes of those.

@@ -139,6 +139,7 @@ impl Worker {
         let mut stats_at = Instant::now();
         loop {
             let now = Instant::now();
+            self.core.begin_turn();
             self.receive_udp(now, &mut batch, &mut ready);
             self.receive_tcp(now, &mut ready);
             self.receive_links(now, &mut ready);
@@ -198,7 +199,7 @@ impl Worker {
 
     fn receive_udp(&mut self, now: Instant, batch: &mut RecvBatch, ready: &mut Ready) {
         for index in 0..self.io.udp.len() {
-            for _ in 0..BATCHES_PER_TURN {
+            for attempt in 1..=BATCHES_PER_TURN {
                 if !ready.udp[index] {
                     break;
                 }
@@ -211,8 +212,9 @@ impl Worker {
                         }
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => ready.udp[index] = false,
-                    // An ICMP error of an earlier send; what waits behind it is still there.
-                    Err(_) => {}
+                    // An ICMP error of an earlier send; what waits behind it is still there. An
+                    // error that stays is met again with the next datagram.
+                    Err(_) => ready.udp[index] = attempt < BATCHES_PER_TURN,
                 }
             }
         }

@@ -12,7 +12,9 @@ mod udp;
 pub use arena::{Run, SendArena};
 pub use framing::{FrameDecoder, FrameError};
 pub use tcp::{TcpConn, TcpError};
-pub use udp::{BindOptions, RecvBatch, SendOutcome, UdpCounters, UdpEndpoint, bind_tcp_listener};
+pub use udp::{
+    BindOptions, RECV_BATCH, RecvBatch, SendOutcome, UdpCounters, UdpEndpoint, bind_tcp_listener,
+};
 
 /// Longest UDP payload over IPv4, bytes.
 pub const MAX_DATAGRAM: usize = 65_507;

@@ -20,6 +20,9 @@ const RECV_BUFFER_BYTES: usize = 65_535;
 /// Connections that the kernel queues for an ICE-TCP listener.
 const TCP_BACKLOG: i32 = 1024;
 
+/// Buffers that one [`UdpEndpoint::recv`] fills at most; fewer mean that the socket was empty.
+pub const RECV_BATCH: usize = quinn_udp::BATCH_SIZE;
+
 /// How to bind a UDP socket.
 #[derive(Debug, Clone, Copy)]
 pub struct BindOptions {
@@ -346,5 +349,56 @@ fn check_buffer(sysctl: &str, wanted: usize, granted: io::Result<usize>) {
         ),
         Ok(_) => {}
         Err(error) => tracing::warn!(sysctl, %error, "UDP socket buffer could not be sized"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn endpoint() -> UdpEndpoint {
+        UdpEndpoint::bind(BindOptions {
+            addr: (Ipv4Addr::LOCALHOST, 0).into(),
+            reuse_port: false,
+            recv_buffer_bytes: 100_000,
+            send_buffer_bytes: 100_000,
+        })
+        .expect("loopback binds")
+    }
+
+    fn run(contents: &[u8], segment_size: usize) -> Run<'_> {
+        Run { contents, segment_size, segments: contents.len().div_ceil(segment_size) }
+    }
+
+    #[test]
+    fn what_the_kernel_did_not_take_goes_first_and_in_order() {
+        let (mut sender, mut receiver) = (endpoint(), endpoint());
+        let to = receiver.local_addr();
+        assert_eq!(sender.queue(to, &[1; 250], 100, 3), SendOutcome::Queued);
+        assert_eq!(sender.send(to, run(&[2; 100], 100)), SendOutcome::Queued);
+        assert_eq!(sender.counters().datagrams_out, 0);
+        sender.flush();
+        assert_eq!(sender.send_one(to, &[3; 10]), SendOutcome::Sent);
+        assert_eq!((sender.counters().datagrams_out, sender.pending_bytes), (5, 0));
+        let mut batch = RecvBatch::new();
+        let mut lens = Vec::new();
+        while receiver.recv(&mut batch).is_ok() {
+            for (_, bytes, stride) in batch.iter_mut() {
+                lens.extend(bytes.chunks(stride).map(|d| (d[0], d.len())));
+            }
+        }
+        assert_eq!(lens, [(1, 100), (1, 100), (1, 50), (2, 100), (3, 10)]);
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_counts_what_it_refuses() {
+        let mut sender = endpoint();
+        let to = sender.local_addr();
+        let contents = vec![0; 50_000];
+        while sender.queue(to, &contents, 1000, 50) == SendOutcome::Queued {}
+        assert!(sender.pending_bytes <= MAX_PENDING_BYTES);
+        assert_eq!(sender.counters().queue_full, 50);
     }
 }

@@ -30,7 +30,8 @@ impl Core {
             Command::CreatePeer(create) => self.create_peer(now, *create),
             Command::SetRemote { remote, .. } => self.set_remote(now, peer, *remote),
             Command::RestartIce { local, .. } => self.restart_ice(peer, local),
-            Command::ClosePeer { peer } => self.close_peer(now, peer),
+            // The peer may have failed in the meantime.
+            Command::ClosePeer { .. } => self.close_peer(peer),
             Command::SetReceive { receive, .. } => self.set_receive(now, peer, *receive),
             Command::SetTrackMuted { track, muted } => self.set_track_muted(now, track, muted),
             Command::Unpublish { track } => {

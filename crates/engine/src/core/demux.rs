@@ -202,6 +202,7 @@ impl Core {
             && let Some(old) = self.peers.get_mut(old)
         {
             old.routes.retain(|old| old.route != route);
+            old.transport.remove_route(route);
         }
         if let Some(via) = via {
             self.push_link(via, LinkMessage::RouteUp { route });
@@ -234,6 +235,7 @@ impl Core {
             && let Some(state) = self.peers.get_mut(peer)
         {
             state.routes.retain(|known| known.route != route);
+            state.transport.remove_route(route);
         }
     }
 }

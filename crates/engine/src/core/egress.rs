@@ -63,6 +63,10 @@ impl Core {
                 out.send(route, &datagram);
             }
         }
+        if self.peers.get(peer).is_some_and(|state| state.closing) {
+            self.datagram = datagram;
+            return self.remove_peer(now, peer);
+        }
         for event in events {
             self.handle_peer_event(now, peer, event);
         }

@@ -23,12 +23,14 @@ pub(super) struct Levels {
 impl Levels {
     /// A packet with a level came.
     pub(super) fn heard(&mut self, now: Instant, key: TrackKey, publication: &mut Publication) {
-        let is_news = publication.speaking
-            || publication.level.as_ref().is_some_and(|level| level.level(now).is_some());
-        if is_news && !std::mem::replace(&mut publication.level_due, true) {
-            self.heard.push(key);
-            self.due.get_or_insert(now + INTERVAL);
+        if publication.level_due
+            || publication.level.as_ref().is_none_or(|level| level.level(now).is_none())
+        {
+            return;
         }
+        publication.level_due = true;
+        self.heard.push(key);
+        self.due.get_or_insert(now + INTERVAL);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {

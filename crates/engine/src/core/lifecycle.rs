@@ -14,7 +14,7 @@ use sluice_transport::{
     TransportProto,
 };
 
-use crate::api::{CreatePeer, EventKind, PeerFailure, PeerId, PeerStats};
+use crate::api::{CreatePeer, EventKind, PeerFailure, PeerStats};
 use crate::core::Core;
 use crate::core::peer::{PeerKey, PeerState};
 use crate::core::rtcp_out::REPORTER_SSRC;
@@ -44,6 +44,7 @@ impl Core {
             room,
             transport,
             connected: false,
+            closing: false,
             ufrags: vec![ufrag],
             routes: VecDeque::new(),
             channels: Vec::new(),
@@ -185,14 +186,16 @@ impl Core {
     pub(crate) fn close_all(&mut self, now: Instant) {
         let peers: Vec<_> = self.peers.keys().collect();
         for peer in peers {
-            self.guarded(now, peer, |core| core.remove_peer(now, peer));
+            self.guarded(now, peer, |core| core.close_peer(peer));
         }
     }
 
-    pub(super) fn close_peer(&mut self, now: Instant, peer: PeerId) {
-        // The peer may have failed in the meantime.
-        if let Some(key) = self.peer_ids.get(&peer).copied() {
-            self.remove_peer(now, key);
+    /// Says goodbye to a peer; the flush of this turn sends it and forgets the peer.
+    pub(super) fn close_peer(&mut self, peer: PeerKey) {
+        if let Some(state) = self.peers.get_mut(peer) {
+            state.transport.close();
+            state.closing = true;
+            self.mark_dirty(peer);
         }
     }
 

@@ -167,6 +167,11 @@ impl Core {
         self.links.is_congested() || self.events.backlog() > 0
     }
 
+    /// Counts a turn of the worker.
+    pub(crate) fn begin_turn(&mut self) {
+        self.stats.turns += 1;
+    }
+
     /// The counters, with table sizes brought up to date.
     pub(crate) fn stats_mut(&mut self) -> &mut WorkerStats {
         let stats = &mut self.stats;
@@ -224,3 +229,6 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

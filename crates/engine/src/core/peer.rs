@@ -27,6 +27,8 @@ pub(crate) struct PeerState {
     pub(crate) room: RoomKey,
     pub(crate) transport: Peer,
     pub(crate) connected: bool,
+    /// Goes with the next flush.
+    pub(crate) closing: bool,
     /// Local ufrags that lead here: the current one and, during an ICE restart, the one before.
     pub(crate) ufrags: Vec<Ufrag>,
     /// Validated remote addresses, oldest first.
