@@ -145,7 +145,7 @@ impl Room {
     }
 
     /// Ends the data tracks of a participant that is gone or may not publish any more.
-    pub(crate) fn end_data_tracks(&mut self, tracks: ParticipantDataTracks) {
+    pub(crate) fn end_data_tracks(&mut self, tracks: &ParticipantDataTracks) {
         for track in tracks.published.values() {
             self.withdraw_handles(track);
         }

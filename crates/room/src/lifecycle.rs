@@ -156,7 +156,7 @@ impl Room {
             }
         }
         let hidden = participant.is_hidden();
-        self.end_data_tracks(participant.data_tracks);
+        self.end_data_tracks(&participant.data_tracks);
         if !hidden {
             self.announce_end(now, key, info, departure);
         }

@@ -206,12 +206,19 @@ impl Room {
         if attributes_size(&attributes) > limits.max_attributes_size {
             return Err("attributes exceed the limit");
         }
+        let mut changed = false;
+        let mut replace = |current: &mut String, new: &str| {
+            if !new.is_empty() && current != new {
+                new.clone_into(current);
+                changed = true;
+            }
+        };
+        replace(&mut participant.name, edit.name);
+        replace(&mut participant.metadata, edit.metadata);
+        changed |= participant.attributes != attributes;
         participant.attributes = attributes;
-        if !edit.name.is_empty() {
-            edit.name.clone_into(&mut participant.name);
-        }
-        if !edit.metadata.is_empty() {
-            edit.metadata.clone_into(&mut participant.metadata);
+        if !changed {
+            return Ok(());
         }
         self.participant_edited(now, key);
         self.refresh_token(now, key);

@@ -120,9 +120,9 @@ impl Track {
         settings: Option<&proto::UpdateTrackSettings>,
         adaptive_stream: bool,
     ) -> SubscriptionSettings {
-        let mut result = SubscriptionSettings::default();
         // Screens matter more when bandwidth is short (LiveKit's allocator priorities).
-        result.priority = if self.source() == TrackSource::ScreenShare { 255 } else { 1 };
+        let priority = if self.source() == TrackSource::ScreenShare { 255 } else { 1 };
+        let mut result = SubscriptionSettings { priority, ..SubscriptionSettings::default() };
         if self.kind == MediaKind::Audio {
             result.enabled = settings.is_none_or(|settings| !settings.disabled);
             return result;
