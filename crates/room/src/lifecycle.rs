@@ -295,8 +295,9 @@ impl Room {
         }
     }
 
-    /// A connection is over. A client that only lost its way may resume with an ICE restart; after
-    /// anything else it must start anew.
+    /// A connection is over. Who lost the network for too long is asked to resume, as LiveKit does,
+    /// and is told then to start anew; meanwhile the others see no one leave. After anything else
+    /// the client starts anew at once.
     fn peer_failed(&mut self, now: Instant, peer: PeerId, reason: &PeerFailure) {
         let Some(&key) = self.peers.get(&peer) else { return };
         let Some(participant) = self.participants.get_mut(&key) else { return };

@@ -42,7 +42,7 @@ pub(crate) enum PeerState {
     Connected,
     /// Nothing arrives at the moment.
     Disconnected,
-    /// Over, unless an ICE restart revives it.
+    /// Over; the workers have forgotten it.
     Failed,
 }
 

@@ -12,9 +12,10 @@ use sluice_proto::signal_response::Message as Response;
 use crate::client::Client;
 use crate::join::server_info;
 use crate::lifecycle::{Departure, leave};
+use crate::negotiation::PeerState;
 use crate::outputs::{CloseReason, Output, SharedResponse};
 use crate::params::{JoinParams, Joined};
-use crate::participant::ParticipantKey;
+use crate::participant::{Participant, ParticipantKey};
 use crate::room::Room;
 
 /// Departures are remembered for clients who missed them: this long and this many.
@@ -55,6 +56,13 @@ impl Room {
         let Some(&key) = self.identities.get(params.identity.as_str()) else {
             return self.refuse_resume(&params.client_info);
         };
+        let failed = |participant: &Participant| {
+            participant.links.peers().any(|peer| peer.state == PeerState::Failed)
+        };
+        // The workers have forgotten a connection that failed: no ICE restart revives it.
+        if self.participants.get(&key).is_none_or(failed) {
+            return self.refuse_resume(&params.client_info);
+        }
         let session = self.new_session(key);
         let Some(participant) = self.participants.get_mut(&key) else {
             return self.refuse_resume(&params.client_info);
@@ -116,8 +124,7 @@ impl Room {
                 self.send(key, Response::Update(proto::ParticipantUpdate { participants }));
             }
         }
-        let visible = |(other, participant): &(&ParticipantKey, &_)| {
-            let participant: &crate::participant::Participant = participant;
+        let visible = |(other, participant): &(&ParticipantKey, &Participant)| {
             **other == key || !participant.is_hidden()
         };
         let participants = self.participants.iter().filter(visible);

@@ -181,17 +181,20 @@ fn sync_state_with_unknown_tracks_ends_in_a_full_reconnect() {
 }
 
 #[test]
-fn a_resume_cancels_the_end_after_a_failed_connection() {
+fn a_resume_after_a_failed_connection_starts_anew_without_a_departure_in_between() {
     let mut world = World::new();
+    let bob = world.join_active("bob");
     let alice = world.join_active("alice");
-    let peer = world.subscriber_peer(&alice);
-    world.fail(peer);
+    world.take(&bob);
+    world.fail(world.subscriber_peer(&alice));
     world.advance_ms(3000);
-    let again = world.join_with(resume_params(&alice));
-    world.answer_offer(&again);
-    world.connect(peer);
+    let refused = world.join_with(resume_params(&alice));
+    assert_eq!(only!(world.take(&refused), Leave).action(), Action::Reconnect);
+    world.forget_peers(&alice);
+    world.join_active("alice");
     world.advance_ms(10_000);
-    assert_eq!(world.room.list_participants().len(), 1);
+    let states: Vec<State> = updated(&world.take(&bob)).iter().map(|p| p.state()).collect();
+    assert_eq!(states, [State::Active]);
 }
 
 #[test]
