@@ -89,7 +89,8 @@ pub enum Command {
     SetTrackMuted { track: TrackId, muted: bool },
     /// Ends a published track on every worker.
     Unpublish { track: TrackId },
-    /// Starts to forward `track` to a receiver.
+    /// Starts to forward `track` to a receiver. For a subscription that exists: takes over what was
+    /// negotiated anew; the stream goes on if its SSRC and codec are the same.
     Subscribe(Box<Subscribe>),
     /// Changes what a receiver wants of a subscription.
     UpdateSubscription { subscription: SubscriptionId, settings: SubscriptionSettings },
