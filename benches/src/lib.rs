@@ -1,1 +1,9 @@
-//! Under construction.
+//! What the benchmark programs share: servers as processes, the scenarios, the floor, and tables.
+
+// Programs of the terminal and the wall clock.
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
+
+pub mod floor;
+pub mod scenario;
+pub mod server;
+pub mod table;

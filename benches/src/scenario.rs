@@ -1,0 +1,182 @@
+//! The scenarios: what participants do, and what it costs the server.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use sluice_load::{
+    Layout, Moment, Observer, Options, Report, Second, cpu_time, resident_bytes, run,
+};
+
+use crate::server::{Server, ServerSpec};
+
+/// One kind of load.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// Name on the command line and in the table.
+    pub name: &'static str,
+    /// Publishing participants.
+    pub publishers: usize,
+    /// Subscribing participants.
+    pub subscribers: usize,
+    /// Publishers send audio.
+    pub audio: bool,
+    /// Publishers send 720p simulcast video.
+    pub video: bool,
+    /// What subscribers watch.
+    pub layout: Layout,
+}
+
+/// All scenarios.
+pub const SCENARIOS: [Scenario; 5] = [
+    scenario("video-1x50", 1, 50, false, true, Layout::All),
+    scenario("video-1x200", 1, 200, false, true, Layout::All),
+    scenario("audio-10x100", 10, 100, true, false, Layout::All),
+    scenario("meeting-10x10", 10, 10, true, true, Layout::Speaker),
+    scenario("idle-200", 0, 200, false, false, Layout::All),
+];
+
+const fn scenario(
+    name: &'static str,
+    publishers: usize,
+    subscribers: usize,
+    audio: bool,
+    video: bool,
+    layout: Layout,
+) -> Scenario {
+    Scenario { name, publishers, subscribers, audio, video, layout }
+}
+
+/// What one run of a scenario cost the server.
+#[derive(Debug, Clone, Serialize)]
+pub struct Cost {
+    /// Scenario.
+    pub name: &'static str,
+    /// Seconds measured.
+    pub seconds: f64,
+    /// Packets that left the server per second.
+    pub packets_per_second: f64,
+    /// Server's CPU time per packet that left it, microseconds.
+    pub cpu_us_per_packet: f64,
+    /// Server's share of one core while measured, percent.
+    pub server_core_percent: f64,
+    /// The load tester's share.
+    pub tester_core_percent: f64,
+    /// Packets lost for good, percent.
+    pub loss_percent: f64,
+    /// Latency through the server as the subscribers see it, milliseconds.
+    pub latency_p50_ms: f64,
+    /// See `latency_p50_ms`.
+    pub latency_p99_ms: f64,
+    /// Server's CPU time per join, milliseconds: of everything until the last one was connected.
+    pub cpu_ms_per_join: f64,
+    /// Median time of a join.
+    pub join_p50_ms: f64,
+    /// See `join_p50_ms`.
+    pub join_p99_ms: f64,
+    /// Growth of the server's resident memory per participant, KiB.
+    pub rss_kib_per_participant: f64,
+    /// Participants that could not join or were dropped.
+    pub failures: usize,
+    /// The load tester's own report.
+    pub report: Report,
+}
+
+/// How to run a scenario.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings<'a> {
+    /// Key and secret of the server.
+    pub api_key: &'a str,
+    /// See `api_key`.
+    pub api_secret: &'a str,
+    /// Time of measuring.
+    pub duration: Duration,
+    /// Joins per second.
+    pub ramp: f64,
+    /// Media threads of the tester.
+    pub threads: usize,
+}
+
+/// Runs a scenario against a fresh server.
+///
+/// # Errors
+/// The server does not start, or the load tester cannot run.
+pub fn measure(
+    scenario: &Scenario,
+    spec: &ServerSpec,
+    settings: &Settings<'_>,
+) -> anyhow::Result<Cost> {
+    let server = Server::start(spec)?;
+    let options = Options {
+        publishers: scenario.publishers,
+        subscribers: scenario.subscribers,
+        audio: scenario.audio,
+        video: scenario.video,
+        layout: scenario.layout,
+        duration: settings.duration,
+        ramp: settings.ramp,
+        threads: settings.threads,
+        ..Options::new(&server.url, settings.api_key, settings.api_secret)?
+    };
+    let mut watch = Watch { pid: server.id(), samples: Vec::new() };
+    watch.sample();
+    let report = run(&options, &mut watch)?;
+    let participants = (scenario.publishers + scenario.subscribers).max(1) as f64;
+    let failures = report.joins.failed + report.joins.dropped;
+    if failures > 0 {
+        eprintln!("{failures} participants failed; the server's log ends:\n{}", server.log_tail());
+        eprintln!("{}", report.table());
+    }
+    let at = |moment: Moment| watch.at(moment);
+    let window = at(Moment::Measured).0 - at(Moment::Measuring).0;
+    let joins = at(Moment::Joined).0 - at(Moment::Starting).0;
+    let grown = at(Moment::Measured).1 as f64 - at(Moment::Starting).1 as f64;
+    let packets = report.received.packets.max(1) as f64;
+    let latency = if scenario.video { report.video_latency } else { report.audio_latency };
+    Ok(Cost {
+        name: scenario.name,
+        seconds: report.seconds,
+        packets_per_second: report.packets_per_second,
+        cpu_us_per_packet: window * 1e6 / packets,
+        server_core_percent: 100.0 * window / report.seconds,
+        tester_core_percent: 100.0 * report.tester_cpu_s / report.seconds,
+        loss_percent: report.loss_percent,
+        latency_p50_ms: latency.p50_ms,
+        latency_p99_ms: latency.p99_ms,
+        cpu_ms_per_join: joins * 1e3 / participants,
+        join_p50_ms: report.joins.time.p50_ms,
+        join_p99_ms: report.joins.time.p99_ms,
+        rss_kib_per_participant: grown / 1024.0 / participants,
+        failures,
+        report,
+    })
+}
+
+/// CPU seconds and resident bytes of the server at each moment.
+struct Watch {
+    pid: u32,
+    samples: Vec<(Option<Moment>, f64, u64)>,
+}
+
+impl Watch {
+    fn sample(&mut self) {
+        self.push(None);
+    }
+
+    fn push(&mut self, moment: Option<Moment>) {
+        let cpu = cpu_time(self.pid).unwrap_or_default().as_secs_f64();
+        self.samples.push((moment, cpu, resident_bytes(self.pid).unwrap_or_default()));
+    }
+
+    fn at(&self, moment: Moment) -> (f64, u64) {
+        let sample = self.samples.iter().find(|(at, ..)| *at == Some(moment));
+        sample.map_or((0.0, 0), |(_, cpu, rss)| (*cpu, *rss))
+    }
+}
+
+impl Observer for Watch {
+    fn at(&mut self, moment: Moment) {
+        self.push(Some(moment));
+    }
+
+    fn second(&mut self, _: &Second) {}
+}
