@@ -300,9 +300,11 @@ impl Peer {
         self.report_ice();
     }
 
-    /// The nominated route: where media goes.
+    /// Where media goes: the nominated route. A client that finished its handshake before it
+    /// nominates (libwebrtc does, over a pair that passed its check) already waits for media: until
+    /// then the route of the handshake counts.
     pub fn selected_route(&self) -> Option<Route> {
-        self.ice.selected()
+        self.ice.selected().or_else(|| self.dtls_route.filter(|_| self.is_connected()))
     }
 
     /// Whether media may be sealed and opened.
