@@ -182,8 +182,10 @@ def judge(outcomes, suites):
     return max(0, len(outcomes) - len(wrong)), len(wrong)
 
 
-def indent(text, lines=25):
-    return "\n".join(f"    {line}" for line in text.strip().splitlines()[:lines])
+def indent(text, lines=12):
+    """The end of a message, without the runner's own stack."""
+    kept = [line for line in text.strip().splitlines() if "node_modules/@vitest" not in line]
+    return "\n".join(f"    {line}" for line in kept[-lines:])
 
 
 def main():
