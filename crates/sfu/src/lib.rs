@@ -11,6 +11,7 @@
 pub mod audio_level;
 pub mod binder;
 pub mod body;
+pub mod bwe;
 pub mod down_track;
 pub mod drop_reason;
 pub mod history;

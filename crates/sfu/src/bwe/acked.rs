@@ -1,0 +1,121 @@
+//! What arrives: the rate of acknowledged bytes over a short window of arrivals.
+//!
+//! The lower of the rates of sending and of arriving over the same packets, like libwebrtc's
+//! `robust_throughput_estimator.cc`, so that a burst released by a queue does not count as
+//! capacity.
+
+use std::collections::VecDeque;
+
+use super::history::PacketResult;
+
+/// Least span of the window, microseconds; long enough for two pictures of any layer.
+const MIN_SPAN_US: i64 = 500_000;
+/// Span after which even few packets are forgotten.
+const MAX_SPAN_US: i64 = 2_000_000;
+/// Packets below which the window stretches towards [`MAX_SPAN_US`].
+const MIN_PACKETS: usize = 20;
+/// Packets kept at most.
+const MAX_PACKETS: usize = 1_024;
+/// Packets before there is a rate (libwebrtc `required_packets`).
+const REQUIRED: usize = 10;
+
+#[derive(Debug, Clone, Copy)]
+struct Acked {
+    sent_us: i64,
+    arrival_us: i64,
+    size: u32,
+}
+
+/// The meter.
+#[derive(Debug)]
+pub struct AckedBitrate {
+    packets: VecDeque<Acked>,
+}
+
+impl Default for AckedBitrate {
+    fn default() -> Self {
+        Self { packets: VecDeque::with_capacity(64) }
+    }
+}
+
+impl AckedBitrate {
+    /// Takes a packet; lost ones are ignored.
+    pub fn on_packet(&mut self, result: &PacketResult) {
+        let Some(arrival_us) = result.arrival_us else { return };
+        let acked = Acked { sent_us: result.sent_us, arrival_us, size: result.size };
+        if self.packets.back().is_some_and(|last| arrival_us < last.arrival_us - MAX_SPAN_US) {
+            self.packets.clear();
+        }
+        // Reordering moves a packet by a few places.
+        let back = self.packets.iter().rev().take_while(|p| p.arrival_us > arrival_us).count();
+        self.packets.insert(self.packets.len() - back, acked);
+        self.forget();
+    }
+
+    /// Bits per second; `None` until enough packets arrived.
+    pub fn bitrate_bps(&self) -> Option<u64> {
+        let (first, last) = (self.packets.front()?, self.packets.back()?);
+        if self.packets.len() < REQUIRED {
+            return None;
+        }
+        let total: u64 = self.packets.iter().map(|packet| u64::from(packet.size)).sum();
+        let arrived = total - u64::from(first.size);
+        let arrival_span = (last.arrival_us - first.arrival_us).max(1);
+        let sent = self.packets.iter().map(|packet| packet.sent_us);
+        let (from, to) = sent.fold((i64::MAX, i64::MIN), |(a, b), at| (a.min(at), b.max(at)));
+        let send_span = (to - from).max(1);
+        // The spans leave out one packet each; bursts would count too much over a short one.
+        let span = arrival_span.max(send_span).max(MIN_SPAN_US / 4);
+        Some(arrived * 8 * 1_000_000 / span as u64)
+    }
+
+    fn forget(&mut self) {
+        let Some(newest) = self.packets.back().map(|packet| packet.arrival_us) else { return };
+        while let Some(first) = self.packets.front() {
+            let age = newest - first.arrival_us;
+            let enough = self.packets.len() > MIN_PACKETS && age > MIN_SPAN_US;
+            if !enough && age <= MAX_SPAN_US && self.packets.len() <= MAX_PACKETS {
+                return;
+            }
+            self.packets.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(sent_ms: i64, arrival_ms: i64) -> PacketResult {
+        PacketResult {
+            seq: 0,
+            sent_us: sent_ms * 1_000,
+            arrival_us: Some(arrival_ms * 1_000),
+            size: 1_250,
+            probe: None,
+            was_lost: false,
+        }
+    }
+
+    #[test]
+    fn a_steady_stream_has_its_rate() {
+        let mut acked = AckedBitrate::default();
+        (0..100).for_each(|i| acked.on_packet(&packet(i * 10, i * 10 + 20)));
+        assert_eq!(acked.bitrate_bps(), Some(1_000_000));
+    }
+
+    #[test]
+    fn a_burst_out_of_a_queue_is_not_faster_than_it_was_sent() {
+        let mut acked = AckedBitrate::default();
+        (0..60).for_each(|i| acked.on_packet(&packet(i * 10, 600 + i)));
+        let rate = acked.bitrate_bps().expect("enough packets");
+        assert!(rate <= 1_000_000, "{rate}");
+    }
+
+    #[test]
+    fn a_few_packets_are_no_rate() {
+        let mut acked = AckedBitrate::default();
+        (0..5).for_each(|i| acked.on_packet(&packet(i, i)));
+        assert_eq!(acked.bitrate_bps(), None);
+    }
+}

@@ -1,0 +1,100 @@
+//! The delay-based estimate: groups of packets, their trend, and the rate control on top (libwebrtc
+//! `delay_based_bwe.cc`).
+
+use std::time::{Duration, Instant};
+
+use super::aimd::Aimd;
+use super::history::PacketResult;
+use super::inter_arrival::InterArrival;
+use super::trendline::Trendline;
+use super::{BweConfig, NetworkState};
+
+/// After this time without feedback the past says nothing (libwebrtc `kStreamTimeOut`).
+const STREAM_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The delay-based estimator.
+#[derive(Debug)]
+pub struct DelayBased {
+    groups: InterArrival,
+    trendline: Trendline,
+    aimd: Aimd,
+    last: Option<Instant>,
+    was_over: bool,
+    overuses: u32,
+}
+
+impl DelayBased {
+    /// Nothing known.
+    pub fn new(config: &BweConfig) -> Self {
+        Self {
+            groups: InterArrival::default(),
+            trendline: Trendline::default(),
+            aimd: Aimd::new(config.start_bps, config.min_bps, config.max_bps),
+            last: None,
+            was_over: false,
+            overuses: 0,
+        }
+    }
+
+    /// Takes the results of one feedback message, at `now_us` on the clock of the sending times.
+    pub fn on_results(&mut self, now: Instant, now_us: i64, results: &[PacketResult]) {
+        if self.last.is_some_and(|last| now > last + STREAM_TIMEOUT) {
+            self.groups = InterArrival::default();
+            self.trendline = Trendline::default();
+        }
+        self.last = Some(now);
+        for result in results {
+            let Some(arrival_us) = result.arrival_us else { continue };
+            if let Some(delta) = self.groups.on_packet(result.sent_us, arrival_us, now_us) {
+                self.trendline.on_group(delta, arrival_us);
+            }
+        }
+    }
+
+    /// Moves the estimate. `probe_bps` is what a probe measured. Returns whether an overuse has
+    /// just ended.
+    pub fn update(&mut self, now: Instant, acked_bps: Option<u64>, probe_bps: Option<u64>) -> bool {
+        let state = self.trendline.state();
+        if state == NetworkState::Overuse {
+            self.was_over = true;
+            self.overuses += 1;
+            match acked_bps {
+                Some(acked) if !self.aimd.may_decrease(now, acked) => {}
+                Some(_) => self.aimd.update(now, state, acked_bps),
+                // Nothing measured yet and too much already.
+                None => self.aimd.set_bitrate(now, self.aimd.bitrate_bps() / 2),
+            }
+            return false;
+        }
+        match probe_bps {
+            Some(probe_bps) => self.aimd.set_bitrate(now, probe_bps),
+            None => self.aimd.update(now, state, acked_bps),
+        }
+        state == NetworkState::Normal && std::mem::take(&mut self.was_over)
+    }
+
+    /// Lowers the estimate from outside.
+    pub fn set_bitrate(&mut self, now: Instant, bitrate_bps: u64) {
+        self.aimd.set_bitrate(now, bitrate_bps);
+    }
+
+    /// Sets the round-trip time.
+    pub fn set_rtt(&mut self, rtt: Duration) {
+        self.aimd.set_rtt(rtt);
+    }
+
+    /// The estimate, bits per second.
+    pub fn bitrate_bps(&self) -> u64 {
+        self.aimd.bitrate_bps()
+    }
+
+    /// What the path does.
+    pub fn state(&self) -> NetworkState {
+        self.trendline.state()
+    }
+
+    /// Feedback messages at which queues grew.
+    pub fn overuses(&self) -> u32 {
+        self.overuses
+    }
+}

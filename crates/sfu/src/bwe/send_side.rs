@@ -1,0 +1,243 @@
+//! The send-side estimator: transport-wide feedback in, the lower of the delay-based and the
+//! loss-based estimate out, probes where they help (Google congestion control, libwebrtc
+//! `goog_cc_network_control.cc`).
+
+use std::time::{Duration, Instant};
+
+use sluice_rtp::rtcp::TransportFeedback;
+
+use super::acked::AckedBitrate;
+use super::alr::AlrDetector;
+use super::delay::DelayBased;
+use super::history::{PacketResult, SentHistory};
+use super::loss::{LossBased, LossState};
+use super::probe::{ProbeCluster, ProbeController, Situation};
+use super::probe_result::ProbeResults;
+use super::{BandwidthEstimator, BweConfig, NetworkState, PacketSent};
+
+/// Time between looks at what is due.
+const PROCESS_INTERVAL: Duration = Duration::from_millis(50);
+/// After this time without anything sent there is nothing to look at.
+const IDLE: Duration = Duration::from_secs(2);
+/// Feedback that does not come for this long while packets are underway: the path may be dead.
+const FEEDBACK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Factor on the estimate for each second without feedback.
+const SILENCE_BACKOFF: f64 = 0.7;
+const SILENCE_STEP: Duration = Duration::from_secs(1);
+/// Weight of the past in the smoothed round-trip time of feedback.
+const RTT_SMOOTHING: f64 = 0.8;
+
+/// What the estimator thinks, for statistics.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BweStats {
+    /// The estimate, bits per second.
+    pub estimate_bps: u64,
+    /// That of delay.
+    pub delay_bps: u64,
+    /// That of loss, if it limits.
+    pub loss_bps: Option<u64>,
+    /// What arrives.
+    pub acked_bps: Option<u64>,
+    /// Weighted loss of the last seconds, 0..=1.
+    pub loss: f64,
+    /// What the path does.
+    pub network: NetworkState,
+    /// Feedback messages at which queues grew.
+    pub overuses: u32,
+    /// Clusters sent.
+    pub probes: u64,
+    /// Bytes underway.
+    pub in_flight: u64,
+    /// Since when we are the limit.
+    pub limited_by_us: bool,
+}
+
+/// Congestion control from transport-wide feedback.
+#[derive(Debug)]
+pub struct SendSideEstimator {
+    config: BweConfig,
+    history: SentHistory,
+    /// Reused for each message.
+    results: Vec<PacketResult>,
+    acked: AckedBitrate,
+    delay: DelayBased,
+    loss: LossBased,
+    probe_results: ProbeResults,
+    probes: ProbeController,
+    alr: AlrDetector,
+    estimate_bps: u64,
+    /// Round-trip time by report blocks, else by feedback.
+    rtt: Option<Duration>,
+    feedback_rtt: Option<Duration>,
+    last_sent: Option<Instant>,
+    last_feedback: Option<Instant>,
+    next_process: Instant,
+    sent_probes: u64,
+}
+
+impl SendSideEstimator {
+    /// Nothing known.
+    pub fn new(config: BweConfig, now: Instant) -> Self {
+        Self {
+            history: SentHistory::new(now),
+            results: Vec::with_capacity(128),
+            acked: AckedBitrate::default(),
+            delay: DelayBased::new(&config),
+            loss: LossBased::new(config.start_bps, config.min_bps),
+            probe_results: ProbeResults::default(),
+            probes: ProbeController::new(config.max_bps),
+            alr: AlrDetector::new(now),
+            estimate_bps: config.start_bps,
+            rtt: None,
+            feedback_rtt: None,
+            last_sent: None,
+            last_feedback: None,
+            next_process: now,
+            sent_probes: 0,
+            config,
+        }
+    }
+
+    /// What it thinks.
+    pub fn stats(&self) -> BweStats {
+        BweStats {
+            estimate_bps: self.estimate_bps,
+            delay_bps: self.delay.bitrate_bps(),
+            loss_bps: self.loss.limit_bps(),
+            acked_bps: self.acked.bitrate_bps(),
+            loss: self.loss.average_loss(),
+            network: self.delay.state(),
+            overuses: self.delay.overuses(),
+            probes: self.sent_probes,
+            in_flight: self.history.in_flight(),
+            limited_by_us: self.alr.since().is_some(),
+        }
+    }
+
+    fn situation(&self) -> Situation {
+        let overuse = self.delay.state() == NetworkState::Overuse;
+        Situation {
+            estimate_bps: self.estimate_bps,
+            alr_since: self.alr.since(),
+            congested: overuse || self.loss.state() == LossState::Decreasing,
+            loss_limited: self.loss.state() != LossState::DelayBased,
+        }
+    }
+
+    /// Lets each part have its say about new results.
+    fn estimate(&mut self, now: Instant) {
+        let now_us = self.history.micros(now);
+        let mut probe_bps = None;
+        for result in &self.results {
+            self.acked.on_packet(result);
+            probe_bps = self.probe_results.on_packet(result).or(probe_bps);
+        }
+        let acked_bps = self.acked.bitrate_bps();
+        // A probe during which the path was slower than what arrives anyway measured a burst.
+        let probe_bps = probe_bps.map(|bps| bps.max(acked_bps.unwrap_or(0).min(self.estimate_bps)));
+        self.delay.on_results(now, now_us, &self.results);
+        let recovered = self.delay.update(now, acked_bps, probe_bps);
+        self.loss.update(now, &self.results, self.delay.bitrate_bps(), acked_bps);
+        self.settle();
+        let situation = self.situation();
+        self.probes.on_estimate(now, &situation, probe_bps.is_some());
+        if recovered {
+            self.probes.on_recovered(now, &situation);
+        }
+    }
+
+    fn settle(&mut self) {
+        let delay = self.delay.bitrate_bps();
+        let estimate = self.loss.limit_bps().map_or(delay, |loss| loss.min(delay));
+        self.estimate_bps = estimate.clamp(self.config.min_bps, self.config.max_bps);
+    }
+
+    /// Lowers the estimate while packets go out and nothing comes back.
+    fn on_silence(&mut self, now: Instant) {
+        let (Some(feedback), Some(sent)) = (self.last_feedback, self.last_sent) else { return };
+        if now < feedback + FEEDBACK_TIMEOUT || sent < feedback + SILENCE_STEP {
+            return;
+        }
+        let lower = (self.estimate_bps as f64 * SILENCE_BACKOFF) as u64;
+        self.delay.set_bitrate(now, lower.max(self.config.min_bps));
+        self.settle();
+        self.last_feedback = Some(feedback + SILENCE_STEP);
+    }
+}
+
+impl BandwidthEstimator for SendSideEstimator {
+    fn on_packet_sent(&mut self, now: Instant, packet: PacketSent) {
+        self.last_sent = Some(now);
+        self.last_feedback.get_or_insert(now);
+        self.alr.on_sent(now, packet.size, self.estimate_bps);
+        self.history.push(now, &packet);
+    }
+
+    fn on_transport_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
+        let Some(summary) = self.history.on_feedback(now, feedback, &mut self.results) else {
+            return;
+        };
+        self.last_feedback = Some(now);
+        let rtt = match self.feedback_rtt {
+            Some(old) => {
+                old.mul_f64(RTT_SMOOTHING) + summary.feedback_rtt.mul_f64(1.0 - RTT_SMOOTHING)
+            }
+            None => summary.feedback_rtt,
+        };
+        self.feedback_rtt = Some(rtt);
+        if self.rtt.is_none() {
+            self.delay.set_rtt(rtt);
+        }
+        self.estimate(now);
+    }
+
+    fn on_remb(&mut self, _now: Instant, _bitrate_bps: u64) {
+        // Transport-wide feedback tells more; a peer that has both negotiated sends no REMB.
+    }
+
+    fn on_loss_report(&mut self, _now: Instant, _fraction_lost: f32, _packets: u64) {
+        // Transport-wide feedback tells which packets.
+    }
+
+    fn on_rtt(&mut self, _now: Instant, rtt: Duration) {
+        self.rtt = Some(rtt);
+        self.delay.set_rtt(rtt);
+    }
+
+    fn set_desired(&mut self, _now: Instant, desired_bps: u64) {
+        self.probes.set_desired(desired_bps);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if now < self.next_process {
+            return;
+        }
+        self.next_process = now + PROCESS_INTERVAL;
+        self.alr.on_time(now, self.estimate_bps);
+        self.on_silence(now);
+        let silent = self.last_feedback.is_none_or(|at| now >= at + FEEDBACK_TIMEOUT);
+        if !silent {
+            self.probes.on_time(now, &self.situation());
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let idle = self.last_sent.is_none_or(|at| self.next_process > at + IDLE);
+        (!idle).then_some(self.next_process)
+    }
+
+    fn poll_probe(&mut self, _now: Instant) -> Option<ProbeCluster> {
+        let cluster = self.probes.poll()?;
+        self.probe_results.expect(cluster);
+        self.sent_probes += 1;
+        Some(cluster)
+    }
+
+    fn estimate_bps(&self) -> u64 {
+        self.estimate_bps
+    }
+
+    fn rtt(&self) -> Option<Duration> {
+        self.rtt.or(self.feedback_rtt)
+    }
+}
