@@ -5,6 +5,7 @@
 //! rewritten header of those that go on. Sender reports of the publisher, and RTCP of the receiver,
 //! come in beside; sender reports, key-frame requests and retransmissions come out.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use sluice_rtp::codec::{Codec, MediaKind};
@@ -17,6 +18,7 @@ use crate::selector::{Choice, Goal, LayerSelector, Passthrough, Simulcast};
 use crate::sender_report::{ReportClock, SourceClocks, SourceReport};
 use crate::sent_log::{PayloadRewrite, Refusal, SentLog, SentPacket};
 use crate::seq_munger::SeqMunger;
+use crate::svc::{Form, Svc};
 use crate::ts_munger::{Transition, TsMunger};
 use crate::vp8_munger::Vp8Munger;
 
@@ -106,6 +108,9 @@ pub struct Forwarded {
     pub marker: bool,
     /// Start of the payload, if it differs.
     pub rewrite: PayloadRewrite,
+    /// Active-decode-target mask that the dependency descriptor must state, if it is not the
+    /// source's; see [`MediaPacket::rewrite_descriptor`].
+    pub active_targets: Option<NonZeroU32>,
 }
 
 /// A packet to send because the receiver misses it.
@@ -188,6 +193,7 @@ impl DownTrack {
         let blind = config.encrypted && config.codec == Codec::Av1;
         let selector = match config.kind {
             MediaKind::Audio => LayerSelector::Passthrough(Passthrough::default()),
+            MediaKind::Video if config.codec.is_svc() => LayerSelector::Svc(Svc::new(now, blind)),
             MediaKind::Video => LayerSelector::Simulcast(Simulcast::new(now, blind)),
         };
         Self {
@@ -337,9 +343,9 @@ impl DownTrack {
         self.feedback.rtt = Some(rtt);
     }
 
-    /// Layer that is being sent.
+    /// Spatial layer that is being sent.
     pub fn current_layer(&self) -> Option<u8> {
-        self.selector.current().map(|(layer, _)| layer)
+        self.selector.current_spatial()
     }
 
     /// Temporal layer that is being sent, if they are told apart.
@@ -397,6 +403,7 @@ impl DownTrack {
         let rewrite = self.rewrite_payload(packet)?;
         let target = self.seq.forward(packet.ext_seq).ok_or(DropReason::NoGap)?;
         let timestamp = self.ts.map(now, packet.timestamp);
+        let Form { marker, active_targets } = self.selector.form(packet);
         self.packets += 1;
         self.octets += u64::from(packet.payload.len);
         if packet.starts_key_frame() {
@@ -404,11 +411,13 @@ impl DownTrack {
             self.key_frame_sent = Some(now);
         }
         if self.config.rtx.is_some() {
-            let (ext_seq, stream, marker) = (packet.ext_seq, packet.stream, packet.marker);
-            let sent = SentPacket { target, ext_seq, timestamp, stream, marker, rewrite };
-            self.sent.push(now, sent);
+            let MediaPacket { ext_seq, stream, .. } = *packet;
+            self.sent.push(
+                now,
+                SentPacket { target, ext_seq, timestamp, stream, marker, rewrite, active_targets },
+            );
         }
-        Ok(Forwarded { seq: target as u16, timestamp, marker: packet.marker, rewrite })
+        Ok(Forwarded { seq: target as u16, timestamp, marker, rewrite, active_targets })
     }
 
     /// Makes the packet's stream the one that is sent, from this packet on.
@@ -497,8 +506,8 @@ impl DownTrack {
         self.nacks.resent += 1;
         let rtx_seq = self.rtx_seq;
         self.rtx_seq = rtx_seq.wrapping_add(1);
-        let SentPacket { timestamp, marker, rewrite, .. } = sent;
-        let forwarded = Forwarded { seq, timestamp, marker, rewrite };
+        let SentPacket { timestamp, marker, rewrite, active_targets, .. } = sent;
+        let forwarded = Forwarded { seq, timestamp, marker, rewrite, active_targets };
         Some(Resend { packet, forwarded, rtx_seq: Some(rtx_seq) })
     }
 
@@ -546,7 +555,7 @@ impl DownTrack {
             return;
         };
         let above = self.current_layer().is_some_and(|current| current > goal.spatial);
-        if urgent && above {
+        if urgent && above && !self.selector.can_step_down(&goal) {
             self.selector.stop(now);
         }
         // A new wish is asked for at once, not after the interval of the old one.

@@ -393,5 +393,5 @@ fn an_idle_subscription_is_small() {
     let size = size_of::<DownTrack>();
     assert!(size <= 1_024, "{size} bytes");
     let size = size_of::<MediaPacket>();
-    assert!(size <= 144, "{size} bytes");
+    assert!(size <= 160, "{size} bytes");
 }

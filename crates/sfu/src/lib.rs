@@ -12,6 +12,7 @@ pub mod audio_level;
 pub mod binder;
 pub mod body;
 pub mod bwe;
+pub mod descriptor;
 pub mod down_track;
 pub mod drop_reason;
 pub mod history;
@@ -25,6 +26,7 @@ pub mod sender_report;
 pub mod sent_log;
 pub mod seq_munger;
 pub mod stream;
+pub mod svc;
 pub mod track_receiver;
 pub mod ts_munger;
 pub mod twcc;
@@ -33,6 +35,7 @@ pub mod vp8_munger;
 pub use audio_level::{AudioLevelConfig, AudioLevelObserver};
 pub use binder::{BinderSection, StreamBinder, StreamBinding};
 pub use body::{BodyPool, PacketBody};
+pub use descriptor::Described;
 pub use down_track::{
     Allocation, DownTrack, DownTrackConfig, DownTrackSettings, Forwarded, NackCounters,
     ReceiverFeedback, Resend,

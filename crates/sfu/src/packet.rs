@@ -1,13 +1,16 @@
 //! A received media packet, ready to be forwarded: the shared body, and what every receiver needs
 //! to know of it, parsed once.
 
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::time::Instant;
 
 use sluice_rtp::codec::{Codec, PayloadInfo};
+use sluice_rtp::dd;
 use sluice_rtp::ext::{AbsCaptureTime, AudioLevel};
 
 use crate::body::PacketBody;
+use crate::descriptor::Described;
 
 /// Simulcast layers of a track at most: `q`, `h`, `f`.
 pub const MAX_LAYERS: usize = 3;
@@ -118,6 +121,9 @@ pub struct MediaPacket {
     pub info: PayloadInfo,
     /// The dependency descriptor extension within the body.
     pub dependency_descriptor: Option<ByteRange>,
+    /// What that extension says. `None` also for codecs without spatial layers, and while the
+    /// structure that it refers to has not arrived.
+    pub described: Option<Described>,
     /// The absolute capture time extension within the body.
     pub abs_capture_time: Option<ByteRange>,
     /// Audio level extension (RFC 6464).
@@ -145,6 +151,15 @@ impl MediaPacket {
     /// Whether a decoder can start with this packet.
     pub fn starts_key_frame(&self) -> bool {
         self.info.key_frame && self.info.start_of_frame
+    }
+
+    /// Copies the dependency descriptor with another active-decode-target mask into `out`, which
+    /// should have [`dd::MAX_LEN`] bytes, and returns its length. `None` without a descriptor that
+    /// was understood.
+    pub fn rewrite_descriptor(&self, active_targets: NonZeroU32, out: &mut [u8]) -> Option<usize> {
+        let data = self.slice(self.dependency_descriptor?);
+        let frame = self.described.as_ref()?.frame();
+        dd::rewrite_active_targets(data, frame, active_targets.get(), out).ok()
     }
 
     /// Capture time by the publisher's clock, if it sent one.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::drop_reason::DropReason;
 use crate::packet::{LayerSet, MediaPacket};
+use crate::svc::{Form, Svc};
 
 /// At the start only the best layer will do for this long, so that receivers do not begin with a
 /// blurred picture; afterwards any layer within the goal (LiveKit `forwarder.go`).
@@ -46,22 +47,24 @@ pub enum Choice {
     Ignore(DropReason),
 }
 
-/// How packets of a track are chosen. Scalable streams (several spatial layers in one stream) become
-/// a third kind, which decides by dependency descriptor; until then they go as one layer.
+/// How packets of a track are chosen.
 #[derive(Debug)]
 pub enum LayerSelector {
     /// Everything, from the first packet on: audio, and what cannot be understood.
     Passthrough(Passthrough),
     /// One of several encodings of the same pictures, each its own stream.
     Simulcast(Simulcast),
+    /// The same for codecs whose streams may have several layers inside.
+    Svc(Svc),
 }
 
 impl LayerSelector {
     /// Asks for a packet.
-    pub fn choose(&self, now: Instant, packet: &MediaPacket, goal: &Goal) -> Choice {
+    pub fn choose(&mut self, now: Instant, packet: &MediaPacket, goal: &Goal) -> Choice {
         match self {
             Self::Passthrough(selector) => selector.choose(packet),
             Self::Simulcast(selector) => selector.choose(now, packet, goal),
+            Self::Svc(selector) => selector.choose(now, packet, goal),
         }
     }
 
@@ -70,6 +73,7 @@ impl LayerSelector {
         match self {
             Self::Passthrough(selector) => selector.current = Some(source_of(packet)),
             Self::Simulcast(selector) => selector.start(packet, goal),
+            Self::Svc(selector) => selector.start(packet, goal),
         }
     }
 
@@ -86,6 +90,7 @@ impl LayerSelector {
         match self {
             Self::Passthrough(selector) => selector.current = None,
             Self::Simulcast(selector) => selector.stop(now),
+            Self::Svc(selector) => selector.stop(now),
         }
     }
 
@@ -93,7 +98,29 @@ impl LayerSelector {
     pub fn current(&self) -> Option<(u8, u8)> {
         match self {
             Self::Passthrough(selector) => selector.current,
-            Self::Simulcast(selector) => selector.current.map(|c| (c.stream, c.epoch)),
+            Self::Simulcast(selector) => selector.current(),
+            Self::Svc(selector) => selector.current(),
+        }
+    }
+
+    /// Spatial layer that is being sent.
+    pub fn current_spatial(&self) -> Option<u8> {
+        match self {
+            Self::Svc(selector) => selector.current_layers().map(|(spatial, _)| spatial),
+            _ => self.current().map(|(stream, _)| stream),
+        }
+    }
+
+    /// Whether the receiver can be brought within the goal without a key frame.
+    pub fn can_step_down(&self, goal: &Goal) -> bool {
+        matches!(self, Self::Svc(selector) if selector.can_step_down(goal))
+    }
+
+    /// How a packet goes out that was chosen: its marker and its descriptor's mask.
+    pub fn form(&self, packet: &MediaPacket) -> Form {
+        match self {
+            Self::Svc(selector) => selector.form(packet),
+            _ => Form::of(packet),
         }
     }
 
@@ -102,6 +129,7 @@ impl LayerSelector {
         match self {
             Self::Passthrough(_) => None,
             Self::Simulcast(selector) => selector.current.map(|c| c.temporal),
+            Self::Svc(selector) => selector.current_layers()?.1,
         }
     }
 
@@ -110,6 +138,7 @@ impl LayerSelector {
         match self {
             Self::Passthrough(_) => None,
             Self::Simulcast(selector) => selector.awaited(live, goal),
+            Self::Svc(selector) => selector.awaited(live, goal),
         }
     }
 }
@@ -153,12 +182,17 @@ pub struct Simulcast {
 }
 
 impl Simulcast {
-    /// Nothing sent yet.
+    /// Nothing sent yet. `blind`: without a descriptor key frames cannot be seen.
     pub fn new(now: Instant, blind: bool) -> Self {
         Self { current: None, waiting_since: now, blind }
     }
 
-    fn choose(&self, now: Instant, packet: &MediaPacket, goal: &Goal) -> Choice {
+    /// Stream that is being sent: layer and epoch.
+    pub(crate) fn current(&self) -> Option<(u8, u8)> {
+        self.current.map(|current| (current.stream, current.epoch))
+    }
+
+    pub(crate) fn choose(&self, now: Instant, packet: &MediaPacket, goal: &Goal) -> Choice {
         let target = goal.target(packet.live_layers);
         let Some(current) = self.current else {
             return self.choose_first(now, packet, goal, target);
@@ -202,7 +236,7 @@ impl Simulcast {
         !packet.is_padding() && (blind || packet.starts_key_frame())
     }
 
-    fn start(&mut self, packet: &MediaPacket, goal: &Goal) {
+    pub(crate) fn start(&mut self, packet: &MediaPacket, goal: &Goal) {
         let (stream, epoch) = source_of(packet);
         self.current = Some(Current { stream, epoch, temporal: goal.temporal });
     }
@@ -227,12 +261,12 @@ impl Simulcast {
         }
     }
 
-    fn stop(&mut self, now: Instant) {
+    pub(crate) fn stop(&mut self, now: Instant) {
         self.current = None;
         self.waiting_since = now;
     }
 
-    fn awaited(&self, live: LayerSet, goal: &Goal) -> Option<u8> {
+    pub(crate) fn awaited(&self, live: LayerSet, goal: &Goal) -> Option<u8> {
         // Before the first packet nothing is known to be live; whatever the publisher has will do.
         let target = if live.is_empty() { Some(goal.spatial) } else { goal.target(live) };
         match self.current {

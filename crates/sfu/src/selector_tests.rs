@@ -42,7 +42,7 @@ fn sending(now: Instant, stream: u8) -> LayerSelector {
 #[test]
 fn nothing_is_sent_before_a_key_frame() {
     let t0 = epoch();
-    let selector = simulcast(t0);
+    let mut selector = simulcast(t0);
     let ignored = Choice::Ignore(DropReason::AwaitingKeyFrame);
     assert_eq!(selector.choose(t0, &delta(2), &GOAL), ignored);
     assert_eq!(selector.choose(t0, &key(2), &GOAL), Choice::Start);
@@ -51,7 +51,7 @@ fn nothing_is_sent_before_a_key_frame() {
 #[test]
 fn the_first_second_waits_for_the_best_layer() {
     let t0 = epoch();
-    let selector = simulcast(t0);
+    let mut selector = simulcast(t0);
     let ignored = Choice::Ignore(DropReason::OtherLayer);
     assert_eq!(selector.choose(t0, &key(0), &GOAL), ignored);
     assert_eq!(selector.choose(t0 + Duration::from_secs(1), &key(0), &GOAL), Choice::Start);
@@ -62,7 +62,7 @@ fn the_first_second_waits_for_the_best_layer() {
 #[test]
 fn layers_above_the_goal_are_taken_only_for_want_of_others() {
     let t0 = epoch();
-    let selector = simulcast(t0);
+    let mut selector = simulcast(t0);
     let low = Goal { spatial: 0, ..GOAL };
     assert_eq!(selector.choose(t0, &live(key(1), &[1, 2]), &low), Choice::Start);
     let strict = Goal { overshoot: false, ..low };
@@ -75,7 +75,7 @@ fn layers_above_the_goal_are_taken_only_for_want_of_others() {
 fn the_old_layer_goes_on_until_the_key_frame_of_the_new_one() {
     let t0 = epoch();
     for (from, to) in [(0, 2), (2, 0)] {
-        let selector = sending(t0, from);
+        let mut selector = sending(t0, from);
         let goal = Goal { spatial: to, ..GOAL };
         let ignored = Choice::Ignore(DropReason::OtherLayer);
         assert_eq!(selector.choose(t0, &delta(from), &goal), Choice::Forward);
@@ -89,7 +89,7 @@ fn the_old_layer_goes_on_until_the_key_frame_of_the_new_one() {
 #[test]
 fn a_dead_layer_is_left_for_the_best_live_one() {
     let t0 = epoch();
-    let selector = sending(t0, 2);
+    let mut selector = sending(t0, 2);
     let key = live(key(1), &[0, 1]);
     assert_eq!(selector.awaited(key.live_layers, &GOAL), Some(1));
     assert_eq!(selector.choose(t0, &key, &GOAL), Choice::Start);
@@ -98,7 +98,7 @@ fn a_dead_layer_is_left_for_the_best_live_one() {
 #[test]
 fn a_restarted_stream_needs_a_key_frame() {
     let t0 = epoch();
-    let selector = sending(t0, 2);
+    let mut selector = sending(t0, 2);
     let restarted = |packet: MediaPacket| MediaPacket { epoch: 1, ..packet };
     let ignored = Choice::Ignore(DropReason::AwaitingKeyFrame);
     assert_eq!(selector.choose(t0, &restarted(delta(2)), &GOAL), ignored);
@@ -164,7 +164,7 @@ fn padding_is_skipped_in_the_current_stream_and_never_starts_one() {
 #[test]
 fn what_cannot_be_seen_starts_anywhere() {
     let t0 = epoch();
-    let blind = LayerSelector::Simulcast(Simulcast::new(t0, true));
+    let mut blind = LayerSelector::Simulcast(Simulcast::new(t0, true));
     assert_eq!(blind.choose(t0, &delta(2), &GOAL), Choice::Start);
 }
 

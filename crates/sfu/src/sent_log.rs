@@ -2,6 +2,7 @@
 //! numbers, where the packet came from and how its header was rewritten. Bodies are not kept here;
 //! every receiver on a worker shares the track's [`TrackHistory`](crate::history::TrackHistory).
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 /// Packets remembered at first: a low video layer for two seconds.
@@ -63,6 +64,8 @@ pub struct SentPacket {
     pub marker: bool,
     /// Our payload descriptor.
     pub rewrite: PayloadRewrite,
+    /// Our active-decode-target mask, if it is not the source's.
+    pub active_targets: Option<NonZeroU32>,
 }
 
 /// [`SentPacket`] in few bytes: there are hundreds for each of thousands of subscriptions. Numbers
@@ -75,6 +78,7 @@ struct Entry {
     /// When it was sent last, milliseconds since the start of the log.
     sent_ms: u32,
     rewrite: PayloadRewrite,
+    active_targets: Option<NonZeroU32>,
     resends: u8,
     stream: u8,
     marker: bool,
@@ -121,6 +125,7 @@ impl SentLog {
                 timestamp: packet.timestamp,
                 sent_ms,
                 rewrite: packet.rewrite,
+                active_targets: packet.active_targets,
                 resends: 0,
                 stream: packet.stream,
                 marker: packet.marker,
@@ -166,6 +171,7 @@ impl SentLog {
             stream: entry.stream,
             marker: entry.marker,
             rewrite: entry.rewrite,
+            active_targets: entry.active_targets,
         })
     }
 
@@ -210,6 +216,7 @@ mod tests {
             stream: 0,
             marker: false,
             rewrite: PayloadRewrite::default(),
+            active_targets: None,
         }
     }
 
@@ -285,6 +292,6 @@ mod tests {
 
     #[test]
     fn an_entry_is_small() {
-        assert!(size_of::<Option<Entry>>() <= 28, "{}", size_of::<Option<Entry>>());
+        assert!(size_of::<Option<Entry>>() <= 32, "{}", size_of::<Option<Entry>>());
     }
 }

@@ -68,6 +68,7 @@ pub(crate) fn media_packet(now: Instant, stream: u8, ext_seq: u64, timestamp: u3
         payload: ByteRange::from(bytes.len() - payload.len()..bytes.len()),
         info: PayloadInfo::default(),
         dependency_descriptor: None,
+        described: None,
         abs_capture_time: None,
         audio_level: None,
         live_layers: (0..3).collect(),

@@ -15,6 +15,7 @@ use sluice_rtp::rtx;
 
 use crate::binder::StreamBinding;
 use crate::body::BodyPool;
+use crate::descriptor::StructureTracker;
 use crate::drop_reason::{DropCounters, DropReason};
 use crate::key_frame::KeyFrameThrottle;
 use crate::liveness::LayerLiveness;
@@ -68,6 +69,7 @@ struct Layer {
     stream: Option<ReceiveStream>,
     liveness: LayerLiveness,
     key_frames: KeyFrameThrottle,
+    structures: StructureTracker,
     started: Started,
 }
 
@@ -97,6 +99,7 @@ impl TrackReceiver {
             stream: None,
             liveness: LayerLiveness::new(layer as u8, config.screen_share),
             key_frames: KeyFrameThrottle::new(layer as u8),
+            structures: StructureTracker::default(),
             started: Started::No,
         });
         Self {
@@ -321,19 +324,31 @@ impl TrackReceiver {
     ) -> Result<MediaPacket, DropReason> {
         let Source { layer, epoch, placement, recovered } = source;
         let bytes = view.as_bytes();
-        let mut info = match payload.len {
-            0 => PayloadInfo::default(),
-            // The frame headers of AV1 lie in the encrypted part; only a descriptor tells.
-            _ if self.config.encrypted && codec == Codec::Av1 => PayloadInfo::default(),
-            _ => PayloadInfo::inspect(codec, &bytes[payload.as_range()], view.marker()),
-        };
+        let extensions = self.config.extensions;
         let extension = |kind| {
-            let range = view.extension_range(self.config.extensions.id(kind)?)?;
+            let range = view.extension_range(extensions.id(kind)?)?;
             Some(ByteRange::from(range))
         };
         let dependency_descriptor = extension(ExtensionKind::DependencyDescriptor);
+        // The frame headers of AV1 lie in the encrypted part; only a descriptor tells.
+        let opaque = self.config.encrypted
+            && (codec == Codec::Av1 || codec.is_svc() && dependency_descriptor.is_some());
+        let mut info = match payload.len {
+            0 => PayloadInfo::default(),
+            _ if opaque => PayloadInfo::default(),
+            _ => PayloadInfo::inspect(codec, &bytes[payload.as_range()], view.marker()),
+        };
+        let mut described = None;
         if let Some(range) = dependency_descriptor {
-            describe(&mut info, &bytes[range.as_range()]);
+            let data = &bytes[range.as_range()];
+            describe(&mut info, codec, data);
+            if codec.is_svc() && payload.len > 0 {
+                let structures = &mut self.layer_mut(layer)?.structures;
+                if placement.restarted {
+                    structures.reset();
+                }
+                described = structures.parse(data);
+            }
         }
         let abs_capture_time = extension(ExtensionKind::AbsCaptureTime);
         let audio_level = extension(ExtensionKind::AudioLevel)
@@ -368,6 +383,7 @@ impl TrackReceiver {
             payload,
             info,
             dependency_descriptor,
+            described,
             abs_capture_time,
             audio_level,
             live_layers,
@@ -393,14 +409,16 @@ impl TrackReceiver {
 
 /// Corrects what the payload says by the dependency descriptor's mandatory fields and by whether it
 /// brings a template structure, which only key frames do (AV1 RTP specification §A.8.1).
-fn describe(info: &mut PayloadInfo, descriptor: &[u8]) {
+fn describe(info: &mut PayloadInfo, codec: Codec, descriptor: &[u8]) {
     const START_OF_FRAME: u8 = 0x80;
     const END_OF_FRAME: u8 = 0x40;
     const STRUCTURE_PRESENT: u8 = 0x80;
     let Some((mandatory, extended)) = descriptor.split_first_chunk::<3>() else { return };
     info.start_of_frame = mandatory[0] & START_OF_FRAME != 0;
     info.end_of_frame = mandatory[0] & END_OF_FRAME != 0;
-    info.key_frame |= extended.first().is_some_and(|flags| flags & STRUCTURE_PRESENT != 0);
+    let has_structure = extended.first().is_some_and(|flags| flags & STRUCTURE_PRESENT != 0);
+    // In a scalable stream a layer's frame can look like a key frame and not be one.
+    info.key_frame = has_structure || (info.key_frame && !codec.is_svc());
 }
 
 /// Where a packet came from and where it was placed.

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use sluice_rtp::dd;
 use sluice_rtp::ext::{AbsSendTime, ExtensionKind, write_transport_cc};
 use sluice_rtp::packet::RtpHeaderWriter;
 use sluice_rtp::rtx::{OSN_LEN, write_osn};
@@ -160,7 +161,14 @@ impl Outgoing<'_> {
         };
         let twcc = write_transport_cc(self.twcc_seq);
         let mut extensions: [(u8, &[u8]); MAX_EXTENSIONS] = [(0, &[]); MAX_EXTENSIONS];
-        let count = self.extensions(&twcc, &mut extensions);
+        let mut rewritten = [0; dd::MAX_LEN];
+        let mask = self.form.active_targets;
+        let len = mask.and_then(|mask| self.packet.rewrite_descriptor(mask, &mut rewritten));
+        let descriptor = match len {
+            Some(len) => rewritten.get(..len),
+            None => self.packet.dependency_descriptor.map(|range| self.packet.slice(range)),
+        };
+        let count = self.extensions(&twcc, descriptor, &mut extensions);
         let header_len = header.write(&extensions[..count], tail).ok()?;
         let mut len = header_len;
         if let Some(osn) = self.osn {
@@ -181,6 +189,7 @@ impl Outgoing<'_> {
     fn extensions<'e>(
         &'e self,
         twcc: &'e [u8; 2],
+        descriptor: Option<&'e [u8]>,
         out: &mut [(u8, &'e [u8]); MAX_EXTENSIONS],
     ) -> usize {
         let map = &self.wire.extensions;
@@ -193,7 +202,7 @@ impl Outgoing<'_> {
             self.wire.twcc_id.map(|id| (id, &twcc[..])),
             map.id(ExtensionKind::AbsSendTime).map(|id| (id, &self.send_time[..])),
             forwarded(ExtensionKind::AbsCaptureTime, self.packet.abs_capture_time),
-            forwarded(ExtensionKind::DependencyDescriptor, self.packet.dependency_descriptor),
+            descriptor.and_then(|data| Some((map.id(ExtensionKind::DependencyDescriptor)?, data))),
         ];
         let mut count = 0;
         for element in elements.into_iter().flatten() {
