@@ -121,3 +121,52 @@ impl Known {
 fn is_before(number: u16, other: u16) -> bool {
     (number.wrapping_sub(other) as i16) < 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::svc::encoder::{Encoder, Mode};
+
+    const MODE: Mode = Mode { spatial: 1, temporal: 3, key: false };
+
+    #[test]
+    fn frames_with_the_same_dependencies_share_them() {
+        let mut encoder = Encoder::new(MODE, 65_530);
+        let mut tracker = StructureTracker::default();
+        let frames: Vec<_> = (0..33)
+            .flat_map(|picture| encoder.picture(picture == 0, 2))
+            .filter_map(|packet| tracker.parse(packet.descriptor()))
+            .collect();
+        assert_eq!(frames.len(), 66);
+        let [.., before, _, _, _, _, _, _, _, last] = &frames[..] else { unreachable!() };
+        assert!(Arc::ptr_eq(&before.shared, &last.shared), "one temporal period apart");
+        assert_eq!(before.mandatory.frame_number.wrapping_add(4), last.mandatory.frame_number);
+        assert!(last.mandatory.end_of_frame);
+    }
+
+    #[test]
+    fn a_late_packet_is_read_with_the_structure_of_its_time() {
+        let mut encoder = Encoder::new(MODE, 65_530);
+        let mut tracker = StructureTracker::default();
+        let mut packets: Vec<_> = (0..20).flat_map(|n| encoder.picture(n % 10 == 0, 1)).collect();
+        let late = packets.remove(7);
+        let frames: Vec<_> = packets.iter().filter_map(|p| tracker.parse(p.descriptor())).collect();
+        let late = tracker.parse(late.descriptor()).expect("its structure is kept");
+        assert!(Arc::ptr_eq(late.structure(), frames[0].structure()));
+        let newest = frames.last().expect("not empty");
+        assert!(!Arc::ptr_eq(late.structure(), newest.structure()));
+    }
+
+    #[test]
+    fn nothing_is_understood_before_the_structure() {
+        let mut encoder = Encoder::new(MODE, 0);
+        let key = encoder.picture(true, 2);
+        let mut tracker = StructureTracker::default();
+        assert!(tracker.parse(key[1].descriptor()).is_none());
+        assert!(tracker.parse(key[0].descriptor()).is_some());
+        assert!(tracker.parse(key[1].descriptor()).is_some());
+        tracker.reset();
+        assert!(tracker.parse(key[1].descriptor()).is_none());
+        assert!(tracker.parse(&[]).is_none());
+    }
+}

@@ -355,7 +355,7 @@ impl DownTrack {
 
     /// Layer that would be sent if a key frame of each came now.
     pub fn target_layer(&self) -> Option<u8> {
-        self.goal().and_then(|goal| goal.target(self.live))
+        self.goal().and_then(|goal| self.selector.target(self.live, &goal))
     }
 
     /// Highest layer that the receiver wants, for dynacast; `None` if it wants none.

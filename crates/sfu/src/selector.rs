@@ -111,6 +111,14 @@ impl LayerSelector {
         }
     }
 
+    /// Spatial layer to send, of those that the publisher sends.
+    pub fn target(&self, live: LayerSet, goal: &Goal) -> Option<u8> {
+        match self {
+            Self::Svc(selector) => selector.target(live, goal),
+            _ => goal.target(live),
+        }
+    }
+
     /// Whether the receiver can be brought within the goal without a key frame.
     pub fn can_step_down(&self, goal: &Goal) -> bool {
         matches!(self, Self::Svc(selector) if selector.can_step_down(goal))

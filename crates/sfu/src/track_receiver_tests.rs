@@ -258,3 +258,29 @@ fn an_only_layer_is_offered_however_thin_it_is() {
         assert_eq!(packet.live_layers, LayerSet::single(2));
     }
 }
+
+/// The payload of an encrypted scalable stream is not looked at: everything comes from the
+/// descriptor.
+#[test]
+fn an_encrypted_scalable_stream_is_understood_by_its_descriptor_alone() {
+    use crate::svc::encoder::{Encoder, Mode};
+    for codec in [Codec::Vp9, Codec::Av1] {
+        let mut f = Fixture::new();
+        let mut encrypted = TrackReceiverConfig { encrypted: true, ..config() };
+        encrypted.payload_types[0].codec = codec;
+        f.track.set_config(encrypted);
+        let mut encoder = Encoder::new(Mode { spatial: 2, temporal: 1, key: true }, 9);
+        // As a VP9 payload: a key frame of the highest layers.
+        let payload = [0x2C, 0xFF, 0xFF, 0xFF];
+        let mut seen = Vec::new();
+        for (index, wire) in (0..2).flat_map(|n| encoder.picture(n == 0, 1)).enumerate() {
+            let header = RtpBytes { seq: index as u16, ..RtpBytes::default() };
+            let bytes = header.build(&[(DD, wire.descriptor())], &payload);
+            let packet = f.put_bytes(index as u64, 0, false, &bytes).expect("taken");
+            assert_eq!(packet.info.spatial_id, None);
+            let described = packet.described.as_ref().expect("the structure came first");
+            seen.push((described.frame().spatial_id, packet.starts_key_frame()));
+        }
+        assert_eq!(seen, [(0, true), (1, false), (0, false), (1, false)], "{codec}");
+    }
+}

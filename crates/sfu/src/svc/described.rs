@@ -58,6 +58,12 @@ impl DescribedStream {
         self.current.map(|target| (target.spatial, target.temporal))
     }
 
+    /// Spatial layer to aim for: the best one within the goal that the publisher sends.
+    pub(super) fn wanted_spatial(&self, goal: &Goal) -> Option<u8> {
+        let targets = self.targets.as_ref()?;
+        targets.within(goal, self.active).next().map(|target| target.spatial)
+    }
+
     /// Spatial layers of the stream, sent or not.
     pub(super) fn spatial_layers(&self) -> usize {
         self.targets.as_ref().map_or(0, |targets| targets.structure().spatial_layers())
@@ -65,15 +71,10 @@ impl DescribedStream {
 
     /// Whether only a key frame brings the receiver to the layers of its goal.
     pub(super) fn needs_key_frame(&self, goal: &Goal) -> bool {
-        let Some(targets) = &self.targets else { return false };
-        let wanted = targets.within(goal, self.active).next();
-        let reached = match (wanted, self.current) {
-            (Some(wanted), Some(current)) => wanted.spatial == current.spatial,
-            (None, _) => true,
-            (Some(_), None) => false,
-        };
-        self.undescribed > MAX_UNDESCRIBED
-            || (!reached && !self.can_step_to(goal, wanted.map(|target| target.spatial)))
+        let wanted = self.wanted_spatial(goal);
+        let current = self.current.map(|target| target.spatial);
+        let reached = wanted.is_none() || wanted == current;
+        self.undescribed > MAX_UNDESCRIBED || (!reached && !self.can_step_to(goal, wanted))
     }
 
     /// Whether the receiver could go on within the goal without a key frame.
@@ -171,7 +172,7 @@ impl DescribedStream {
         if !self.is_current(described) {
             if !frame.has_structure {
                 // The key frame that brought its structure was not sent.
-                self.current = None;
+                (self.current, self.intact) = (None, 0);
                 self.log.decide(number, Fate::Dropped);
                 return Fate::Dropped;
             }

@@ -19,44 +19,57 @@ use crate::test_util::{RtpBytes, media_packet};
 const DD_ID: u8 = 12;
 
 /// RTP ticks from picture to picture.
-pub(super) const PICTURE_TICKS: u32 = 3_000;
+pub(crate) const PICTURE_TICKS: u32 = 3_000;
 
 /// Shape of a scalable stream.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Mode {
-    pub(super) spatial: u8,
-    pub(super) temporal: u8,
+pub(crate) struct Mode {
+    pub(crate) spatial: u8,
+    pub(crate) temporal: u8,
     /// `_KEY`: a layer refers to the one below in key pictures only.
-    pub(super) key: bool,
+    pub(crate) key: bool,
 }
 
 /// A frame that was encoded.
 #[derive(Debug, Clone)]
-pub(super) struct Frame {
-    pub(super) number: u64,
-    pub(super) picture: u32,
-    pub(super) spatial: u8,
-    pub(super) temporal: u8,
+pub(crate) struct Frame {
+    pub(crate) number: u64,
+    pub(crate) picture: u32,
+    pub(crate) spatial: u8,
+    pub(crate) temporal: u8,
     /// Numbers of the frames that it refers to.
-    pub(super) refs: Vec<u64>,
+    pub(crate) refs: Vec<u64>,
 }
 
 /// A packet on the wire.
 #[derive(Debug, Clone)]
-pub(super) struct WirePacket {
-    pub(super) frame: u64,
-    pub(super) ext_seq: u64,
+pub(crate) struct WirePacket {
+    pub(crate) frame: u64,
+    pub(crate) ext_seq: u64,
     timestamp: u32,
     marker: bool,
     descriptor: Vec<u8>,
 }
 
+impl WirePacket {
+    /// Its dependency descriptor.
+    pub(crate) fn descriptor(&self) -> &[u8] {
+        &self.descriptor
+    }
+
+    /// Changes its dependency descriptor.
+    pub(crate) fn corrupt(&mut self, at: usize, by: u8) {
+        let len = self.descriptor.len();
+        self.descriptor[at % len] ^= by;
+    }
+}
+
 #[derive(Debug)]
-pub(super) struct Encoder {
-    pub(super) mode: Mode,
+pub(crate) struct Encoder {
+    pub(crate) mode: Mode,
     structure: Structure,
     /// Targets that are produced.
-    pub(super) active: u32,
+    pub(crate) active: u32,
     mask_pending: bool,
     next_number: u64,
     next_seq: u64,
@@ -67,11 +80,11 @@ pub(super) struct Encoder {
     last: [[u64; 3]; 3],
     /// Last frame of each chain.
     chains: [u64; 3],
-    pub(super) frames: Vec<Frame>,
+    pub(crate) frames: Vec<Frame>,
 }
 
 impl Encoder {
-    pub(super) fn new(mode: Mode, first_number: u16) -> Self {
+    pub(crate) fn new(mode: Mode, first_number: u16) -> Self {
         let structure = structure(mode, 0);
         Self {
             mode,
@@ -89,14 +102,14 @@ impl Encoder {
     }
 
     /// Produces only the spatial layers up to `highest`; the next key frame says so.
-    pub(super) fn limit_spatial(&mut self, highest: u8) {
+    pub(crate) fn limit_spatial(&mut self, highest: u8) {
         let targets = u32::from(highest + 1) * u32::from(self.mode.temporal);
         self.active = (1 << targets) - 1;
         self.mask_pending = true;
     }
 
     /// Encodes a picture, each frame of `packets_per_frame` packets.
-    pub(super) fn picture(&mut self, key: bool, packets_per_frame: usize) -> Vec<WirePacket> {
+    pub(crate) fn picture(&mut self, key: bool, packets_per_frame: usize) -> Vec<WirePacket> {
         let pattern: &[u8] = match self.mode.temporal {
             1 => &[0],
             2 => &[0, 1],
@@ -211,13 +224,13 @@ impl Encoder {
 
 /// Receives packets as a `TrackReceiver` does.
 #[derive(Debug, Default)]
-pub(super) struct Ingress {
+pub(crate) struct Ingress {
     structures: StructureTracker,
     highest: u64,
 }
 
 impl Ingress {
-    pub(super) fn receive(&mut self, now: Instant, wire: &WirePacket) -> MediaPacket {
+    pub(crate) fn receive(&mut self, now: Instant, wire: &WirePacket) -> MediaPacket {
         let described = self.structures.parse(&wire.descriptor);
         let header = RtpBytes {
             seq: wire.ext_seq as u16,
@@ -296,8 +309,6 @@ fn template(mode: Mode, spatial: u8, temporal: u8, key: bool) -> Template {
             });
         }
     }
-    // Second T2 frames refer to the T1 frame, so T1 is discardable for targets of T1 only, as in
-    // libwebrtc; T2 frames are discardable everywhere.
     let mut chain_diffs = ChainDiffs::default();
     (0..mode.spatial).for_each(|_| chain_diffs.push(0).expect("three chains"));
     Template {

@@ -7,7 +7,7 @@
 
 mod described;
 #[cfg(test)]
-mod encoder;
+pub(crate) mod encoder;
 mod frame_log;
 mod targets;
 mod vp9;
@@ -92,6 +92,15 @@ impl Svc {
         match inside.filter(|_| self.is_layered()) {
             Some((spatial, _)) => Some((spatial, temporal)),
             None => Some((stream, temporal)),
+        }
+    }
+
+    /// Spatial layer to send, of those that the publisher sends.
+    pub(crate) fn target(&self, live: LayerSet, goal: &Goal) -> Option<u8> {
+        match &self.layers {
+            Layers::Described(stream) if self.is_layered() => stream.wanted_spatial(goal),
+            Layers::Vp9(stream) if self.is_layered() => Some(stream.wanted_spatial(goal)),
+            _ => goal.target(live),
         }
     }
 

@@ -355,6 +355,50 @@ fn a_lost_structure_is_made_good_by_its_retransmission() {
     assert_eq!(sent, 5, "the rest of the key picture");
 }
 
+/// Jitsi's rule (`doc/svc.md`): nobody knows the layer of a packet that has not come, so it keeps
+/// its place, whatever it turns out to be.
+#[test]
+fn a_missing_frame_keeps_its_place_and_is_sent_into_it_when_it_is_of_a_wanted_layer() {
+    let mut scene = Scene::new(L1T3, settings(0, 3));
+    scene.run(5);
+    let missing = scene.encode();
+    let next = scene.encode();
+    let before = scene.targets.last().copied().expect("something was sent");
+    next.iter().for_each(|packet| assert!(scene.deliver(packet).is_some()));
+    assert_eq!(scene.targets.last(), Some(&(before + 4)));
+    missing.iter().for_each(|packet| assert!(scene.deliver(packet).is_some()));
+    assert_eq!(scene.targets.last(), Some(&(before + 2)));
+    missing.iter().for_each(|packet| assert_eq!(scene.deliver(packet), None));
+}
+
+#[test]
+fn a_missing_frame_of_an_unwanted_layer_leaves_its_place_empty_and_moves_nothing() {
+    let mut scene = Scene::new(L1T3, settings(0, 0));
+    // T0 T2 T1 T2 T0
+    scene.run(1);
+    let [late, dropped, other] = [scene.encode(), scene.encode(), scene.encode()];
+    let base = scene.encode();
+    dropped.iter().for_each(|packet| assert_eq!(scene.deliver(packet), None));
+    late.iter().for_each(|packet| assert_eq!(scene.deliver(packet), None));
+    other.iter().for_each(|packet| assert_eq!(scene.deliver(packet), None));
+    base.iter().for_each(|packet| assert!(scene.deliver(packet).is_some()));
+    let first = (1 << 16) + u64::from(FIRST_SEQ);
+    assert_eq!(scene.targets, [first, first + 1, first + 4, first + 5]);
+}
+
+#[test]
+fn a_frame_that_refers_to_a_missing_one_goes_out_and_the_missing_one_follows() {
+    let mut scene = Scene::new(L3T3, settings(2, 3));
+    scene.run(4);
+    let base = scene.encode();
+    let (lowest, upper) = base.split_at(2);
+    upper.iter().for_each(|packet| assert!(scene.deliver(packet).is_some()));
+    // The goal no longer has the upper layers, and still what was promised is sent.
+    scene.want(settings(0, 0));
+    lowest.iter().for_each(|packet| assert!(scene.deliver(packet).is_some()));
+    assert_eq!(scene.undecodable(), []);
+}
+
 #[test]
 fn a_stream_of_its_own_per_layer_goes_by_streams() {
     let t0 = epoch();
@@ -536,5 +580,27 @@ proptest! {
             }
         }
         prop_assert_eq!(scene.undecodable(), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn hostile_descriptors_harm_nothing(
+        mode in mode(),
+        events in prop::collection::vec(event(), 1..60),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), 0usize..64, 1u8..), 0..60),
+    ) {
+        let mut scene = Scene::new(mode, settings(2, 3));
+        for (index, event) in events.iter().enumerate() {
+            apply(&mut scene, *event);
+            let mut packets = scene.encode();
+            for (which, at, by) in damage.iter().filter(|(w, ..)| w.index(events.len()) == index) {
+                let len = packets.len();
+                packets[at % len].corrupt(which.index(64), *by);
+            }
+            packets.iter().for_each(|packet| {
+                scene.deliver(packet);
+            });
+        }
+        let numbers: BTreeSet<u64> = scene.targets.iter().copied().collect();
+        prop_assert_eq!(numbers.len(), scene.targets.len());
     }
 }

@@ -34,13 +34,18 @@ impl Vp9Stream {
         (self.spatial.min(self.seen), self.temporal)
     }
 
+    /// Spatial layer to aim for.
+    pub(super) fn wanted_spatial(&self, goal: &Goal) -> u8 {
+        goal.spatial.min(self.seen)
+    }
+
     pub(super) fn is_layered(&self) -> bool {
         self.seen > 0
     }
 
     /// Whether only a key frame brings the receiver to the layers of its goal.
     pub(super) fn needs_key_frame(&self, goal: &Goal) -> bool {
-        goal.spatial.min(self.seen) > self.spatial
+        self.wanted_spatial(goal) > self.spatial
     }
 
     pub(super) fn choose(&mut self, packet: &MediaPacket, goal: &Goal) -> Answer {
