@@ -14,8 +14,8 @@ use sluice_engine::api::{
 use sluice_proto as proto;
 use sluice_proto::signal_response::Message as Response;
 use sluice_room::{
-    ApiError, CloseReason, Grants, JoinError, JoinParams, MediaHost, Room, RoomConfig, RoomParams,
-    RoomSettings, SharedResponse, WebhookEvent,
+    ApiError, CloseReason, DataDrops, Grants, JoinError, JoinParams, MediaHost, Room, RoomConfig,
+    RoomParams, RoomSettings, SharedResponse, WebhookEvent,
 };
 use sluice_transport::{Candidate, Fingerprint, IceCredentials};
 use tokio::sync::{mpsc, oneshot};
@@ -74,6 +74,8 @@ pub struct ManagerStats {
     pub webhooks_dropped: u64,
     /// Rooms that ended in a panic.
     pub rooms_panicked: u64,
+    /// Data packets of clients that were not passed on, with the reason.
+    pub data: DataDrops,
 }
 
 /// All rooms of this node. Clones are the same manager.
@@ -393,6 +395,7 @@ impl RoomManager {
             events_dropped: read(&counters.events_dropped),
             webhooks_dropped: read(&counters.webhooks_dropped),
             rooms_panicked: read(&counters.rooms_panicked),
+            data: counters.data.read(),
             ..ManagerStats::default()
         };
         for entry in &self.inner.rooms {

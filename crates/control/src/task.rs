@@ -11,7 +11,9 @@ use arc_swap::ArcSwap;
 use sluice_engine::SendError;
 use sluice_engine::api::{Command, EventKind, PeerId};
 use sluice_proto as proto;
-use sluice_room::{CloseReason, JoinError, JoinParams, Output, Room, SessionId, WebhookEvent};
+use sluice_room::{
+    CloseReason, DataDrops, JoinError, JoinParams, Output, Room, SessionId, WebhookEvent,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
@@ -66,6 +68,49 @@ pub(crate) struct Counters {
     pub(crate) webhooks_dropped: AtomicU64,
     /// Rooms that ended in a panic.
     pub(crate) rooms_panicked: AtomicU64,
+    /// Data packets of clients that were not passed on, with the reason.
+    pub(crate) data: DataCounters,
+}
+
+/// [`DataDrops`] over all rooms since the start.
+#[derive(Debug, Default)]
+pub(crate) struct DataCounters {
+    not_allowed: AtomicU64,
+    malformed: AtomicU64,
+    duplicate: AtomicU64,
+    forbidden_kind: AtomicU64,
+    waiting_overflow: AtomicU64,
+    unknown_data_track: AtomicU64,
+    not_connected: AtomicU64,
+}
+
+impl DataCounters {
+    /// Adds what a room has dropped since it was asked last.
+    fn add(&self, now: DataDrops, before: DataDrops) {
+        let add = |counter: &AtomicU64, now: u64, before: u64| {
+            counter.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
+        };
+        add(&self.not_allowed, now.not_allowed, before.not_allowed);
+        add(&self.malformed, now.malformed, before.malformed);
+        add(&self.duplicate, now.duplicate, before.duplicate);
+        add(&self.forbidden_kind, now.forbidden_kind, before.forbidden_kind);
+        add(&self.waiting_overflow, now.waiting_overflow, before.waiting_overflow);
+        add(&self.unknown_data_track, now.unknown_data_track, before.unknown_data_track);
+        add(&self.not_connected, now.not_connected, before.not_connected);
+    }
+
+    pub(crate) fn read(&self) -> DataDrops {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DataDrops {
+            not_allowed: read(&self.not_allowed),
+            malformed: read(&self.malformed),
+            duplicate: read(&self.duplicate),
+            forbidden_kind: read(&self.forbidden_kind),
+            waiting_overflow: read(&self.waiting_overflow),
+            unknown_data_track: read(&self.unknown_data_track),
+            not_connected: read(&self.not_connected),
+        }
+    }
 }
 
 /// Everything that a room task owns.
@@ -80,6 +125,7 @@ pub(crate) struct RoomTask {
     pub(crate) counters: Arc<Counters>,
     sessions: HashMap<SessionId, mpsc::Sender<SessionOutput>>,
     published_revision: Option<u64>,
+    counted_drops: DataDrops,
 }
 
 /// Parts of a [`RoomTask`] that others choose.
@@ -111,6 +157,7 @@ impl RoomTask {
             counters,
             sessions: HashMap::new(),
             published_revision: None,
+            counted_drops: DataDrops::default(),
         }
     }
 
@@ -197,6 +244,11 @@ impl RoomTask {
                 Output::Webhook(event) => self.webhook(*event),
                 Output::Closed => {}
             }
+        }
+        let drops = self.room.data_drops();
+        if drops != self.counted_drops {
+            self.counters.data.add(drops, self.counted_drops);
+            self.counted_drops = drops;
         }
         let revision = self.room.revision();
         if self.published_revision.replace(revision) != Some(revision) {

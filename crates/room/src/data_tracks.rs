@@ -152,6 +152,10 @@ impl Room {
     }
 
     fn withdraw_handles(&mut self, track: &DataTrack) {
+        // Its SID never comes back, so wishes for it are of no use.
+        for participant in self.participants.values_mut() {
+            participant.data_tracks.desired.remove(track.sid.as_str());
+        }
         for &subscriber in &track.subscribers {
             if let Some(participant) = self.participants.get_mut(&subscriber) {
                 participant.data_tracks.handles.remove(&track.sid);
@@ -271,13 +275,14 @@ impl Room {
         };
         let Some(publisher) = self.participants.get(&key) else { return };
         let Some(track) = publisher.data_tracks.published.get(&handle) else {
-            self.drops.malformed += 1;
+            self.drops.unknown_data_track += 1;
             return;
         };
         for subscriber in &track.subscribers {
             let Some(participant) = self.participants.get(subscriber) else { continue };
             let Some(handle) = participant.data_tracks.handles.get(&track.sid) else { continue };
             if !participant.links.sending_peer().is_connected() {
+                self.drops.not_connected += 1;
                 continue;
             }
             self.out.engine(Command::SendData {

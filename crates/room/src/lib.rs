@@ -16,6 +16,7 @@ mod join;
 mod lifecycle;
 mod negotiation;
 mod outputs;
+pub mod packet;
 mod params;
 mod participant;
 mod permissions;
