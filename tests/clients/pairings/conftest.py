@@ -16,6 +16,22 @@ from harness.tokens import join_token  # noqa: E402
 LOGS = pathlib.Path(os.environ.get("CLIENT_TEST_LOGS", "/tmp/sluice-client-tests"))
 
 
+MEASURED = []
+
+
+@pytest.fixture
+def measure(request):
+    """`measure(text)` keeps a figure for the end of the run."""
+    return lambda text: MEASURED.append(f"{request.node.name}: {text}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    if MEASURED:
+        terminalreporter.section("measured")
+        for line in MEASURED:
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def logs():
     LOGS.mkdir(parents=True, exist_ok=True)

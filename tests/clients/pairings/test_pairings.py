@@ -48,7 +48,7 @@ def test_call(call, publisher, receiver, v1, tcp_only, workers):
 
 @signalling
 @pytest.mark.parametrize("kind", ["python", "browser"])
-def test_first_frame_of_a_running_stream_comes_at_once(call, kind, v1):
+def test_first_frame_of_a_running_stream_comes_at_once(call, measure, kind, v1):
     """Someone who joins a room where video is flowing sees it within a second."""
     room = call(workers=2)
     publishing = room.join("browser", "publisher", v1=v1)
@@ -60,7 +60,7 @@ def test_first_frame_of_a_running_stream_comes_at_once(call, kind, v1):
     report = judge.wait_for_media(late, "publisher", audio=False)
     first = judge.track_of(report, "publisher", "video")["first_frame_ms"]
     joined = late.joined["join_ms"]
-    print(f"first frame after {first:.0f} ms, of which joining took {joined:.0f} ms")
+    measure(f"first frame after {first:.0f} ms, of which joining took {joined:.0f} ms")
     assert first - joined <= 1000 and first <= 2000
 
 
@@ -74,7 +74,7 @@ def test_codecs_of_the_browser_arrive_decoded(call, codec):
     judge.assert_picture(judge.track_of(report, "publisher", "video"))
 
 
-def test_camera_and_microphone_of_the_browser_flow_without_a_freeze(call):
+def test_camera_and_microphone_of_the_browser_flow_without_a_freeze(call, measure):
     """The plain path of an application: livekit-client's own capture, both directions."""
     room = call(workers=2)
     peers = {name: room.join("browser", name) for name in ("a", "b")}
@@ -95,6 +95,8 @@ def test_camera_and_microphone_of_the_browser_flow_without_a_freeze(call):
     for name, peer in peers.items():
         judge.wait_for(lambda: decoded(peer) > first[name] + 30, 20, "rising framesDecoded")
         stats = peer.call("stats")
+        cipher = {t["srtpCipher"] for c in stats["connections"] for t in c["transports"]}
+        measure(f"{name}: {cipher}, {decoded(peer)} frames decoded")
         assert_browser(stats, tcp_only=False, receives=True)
 
 
@@ -166,4 +168,4 @@ def assert_browser(stats, tcp_only, receives):
         ]
         assert videos, stats
         for video in videos:
-            assert not video["freezeCount"], videos
+            assert not video["freezeCount"], f"frozen {video['freezeCount']} times: {video}"
