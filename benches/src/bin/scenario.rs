@@ -132,7 +132,10 @@ fn spec(arguments: &Arguments) -> anyhow::Result<ServerSpec> {
     let beside = std::env::current_exe()?.with_file_name("sluice");
     let binary = arguments.server.clone().unwrap_or(beside);
     if !binary.exists() {
-        bail!("{} does not exist: build it with `cargo build --release -p sluice`", binary.display());
+        bail!(
+            "{} does not exist: build it with `cargo build --release -p sluice`",
+            binary.display()
+        );
     }
     Ok(ServerSpec::Sluice { binary, arguments: arguments.server_args.clone() })
 }

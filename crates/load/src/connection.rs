@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use sluice_proto::SignalTarget;
 use sluice_net::{RECV_BATCH, RecvBatch, SendArena, UdpEndpoint};
+use sluice_proto::SignalTarget;
 use sluice_rtp::demux::{DatagramKind, classify};
 use sluice_transport::peer::SRTCP_OVERHEAD;
 use sluice_transport::{

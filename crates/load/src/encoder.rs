@@ -67,7 +67,6 @@ pub(crate) struct StreamIds {
     pub(crate) repair_payload_type: Option<u8>,
 }
 
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -94,7 +93,11 @@ pub(crate) struct Stream {
 impl Stream {
     /// A stream that starts within the next 20 ms: publishers that start together do not send
     /// together.
-    pub(crate) fn new(now: Instant, ids: StreamIds, layer: Option<(Option<u8>, LayerSpec)>) -> Self {
+    pub(crate) fn new(
+        now: Instant,
+        ids: StreamIds,
+        layer: Option<(Option<u8>, LayerSpec)>,
+    ) -> Self {
         let mut rng = StdRng::seed_from_u64(u64::from(ids.ssrc));
         Self {
             ids,

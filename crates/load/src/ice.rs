@@ -154,7 +154,11 @@ impl IceAgent {
                 if message.transaction_id() == self.transaction
                     && message.verify(&self.remote_key) =>
             {
-                if self.nominated { self.validate(now, from) } else { IceOutput::Nothing }
+                if self.nominated {
+                    self.validate(now, from)
+                } else {
+                    IceOutput::Nothing
+                }
             }
             _ => IceOutput::Nothing,
         }

@@ -9,6 +9,7 @@
 // A program that meets the network, the clock and the terminal: nothing here runs in virtual time.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod cli;
 mod connection;
 mod cpu;
 mod data;
@@ -17,6 +18,7 @@ mod ice;
 mod measure;
 mod outcome;
 mod packet;
+mod page;
 mod participant;
 mod plan;
 mod publish;

@@ -300,11 +300,8 @@ impl Participant {
 
     fn track(&self, track: &OfferedTrack, section: &Section, sid: &str) -> TrackSpec {
         let layers = self.plan.video.iter().flatten();
-        let layers: Vec<_> = if track.video {
-            layers.map(|layer| Some(*layer)).collect()
-        } else {
-            vec![None]
-        };
+        let layers: Vec<_> =
+            if track.video { layers.map(|layer| Some(*layer)).collect() } else { vec![None] };
         let payload_type = if track.video {
             section.payload_type("vp8").unwrap_or(VP8_PT)
         } else {
@@ -448,7 +445,8 @@ impl Participant {
             return Ok(());
         }
         let (mut sids, mut settings) = (Vec::new(), Vec::new());
-        let tracks = participants.iter().flat_map(|info| info.tracks.iter().map(move |t| (info, t)));
+        let tracks =
+            participants.iter().flat_map(|info| info.tracks.iter().map(move |t| (info, t)));
         for (info, track) in tracks {
             if info.identity == self.plan.identity || self.wanted.contains_key(&track.sid) {
                 continue;

@@ -139,11 +139,8 @@ impl Options {
         let publishes = self.audio || self.video || self.data.is_some();
         let mut plans = Vec::new();
         for room in 0..self.rooms {
-            let name = if self.rooms == 1 {
-                self.room.clone()
-            } else {
-                format!("{}-{room}", self.room)
-            };
+            let name =
+                if self.rooms == 1 { self.room.clone() } else { format!("{}-{room}", self.room) };
             for at in 0..self.publishers + self.subscribers {
                 let is_publisher = at < self.publishers;
                 let kind = if is_publisher { "pub" } else { "sub" };

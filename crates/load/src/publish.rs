@@ -141,8 +141,8 @@ impl Publisher {
             for stream in track.streams.iter_mut().filter(|stream| stream.enabled) {
                 while stream.next_frame() <= now {
                     let queue = &mut self.queue;
-                    let key =
-                        stream.encode(track.speaking, |packet| queue.push_back((at as u16, packet)));
+                    let key = stream
+                        .encode(track.speaking, |packet| queue.push_back((at as u16, packet)));
                     self.totals.key_frames += u64::from(key);
                 }
             }

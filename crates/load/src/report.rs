@@ -138,8 +138,8 @@ impl Report {
     ) -> Self {
         let seconds = measured.as_secs_f64().max(1e-9);
         let (received, published) = (end.received, end.published);
-        let expected = received.packets - received.repair_packets.min(received.packets)
-            + received.lost;
+        let expected =
+            received.packets - received.repair_packets.min(received.packets) + received.lost;
         let packets = (received.packets + published.packets).max(1);
         let mut media = end.measurements.audio_latency.clone();
         media.add(&end.measurements.video_latency);
@@ -192,11 +192,13 @@ impl Report {
         if let Some(max) = thresholds.max_latency_p99_ms
             && self.latency_p99_ms() > max
         {
-            violations.push(format!("latency p99 {:.2} ms is above {max} ms", self.latency_p99_ms()));
+            violations
+                .push(format!("latency p99 {:.2} ms is above {max} ms", self.latency_p99_ms()));
         }
         let silent = self.received.tracks.saturating_sub(self.received.tracks_with_media);
         if silent > 0 {
-            violations.push(format!("{silent} tracks of {} brought no media", self.received.tracks));
+            violations
+                .push(format!("{silent} tracks of {} brought no media", self.received.tracks));
         }
         violations
     }
@@ -208,27 +210,42 @@ impl Report {
         let mut row = |name: &str, value: String| {
             let _ = writeln!(out, "{name:<28}{value}");
         };
-        row("participants", format!(
-            "{} joined, {} failed, {} dropped", joins.joined, joins.failed, joins.dropped
-        ));
+        row(
+            "participants",
+            format!("{} joined, {} failed, {} dropped", joins.joined, joins.failed, joins.dropped),
+        );
         row("join time", times(&joins.time));
         row("tracks", format!("{} of {} with media", received.tracks_with_media, received.tracks));
         row("time to first packet", times(&self.first_packet));
         row("time to first frame", times(&self.first_frame));
-        row("received", format!(
-            "{} packets, {:.0}/s, {:.1} Mbit/s",
-            received.packets, self.packets_per_second, self.bits_per_second / 1e6
-        ));
+        row(
+            "received",
+            format!(
+                "{} packets, {:.0}/s, {:.1} Mbit/s",
+                received.packets,
+                self.packets_per_second,
+                self.bits_per_second / 1e6
+            ),
+        );
         row("sent", format!("{} packets, {} key frames", published.packets, published.key_frames));
-        row("loss", format!(
-            "{:.4} % ({} lost, {} gaps, {} recovered, {} duplicates)",
-            self.loss_percent, received.lost, received.gaps, received.recovered,
-            received.duplicates
-        ));
-        row("feedback", format!(
-            "{} NACKed by us, {} by the server; {} key frames asked by us, {} by the server",
-            received.nacked, published.nacked, received.plis, published.plis
-        ));
+        row(
+            "loss",
+            format!(
+                "{:.4} % ({} lost, {} gaps, {} recovered, {} duplicates)",
+                self.loss_percent,
+                received.lost,
+                received.gaps,
+                received.recovered,
+                received.duplicates
+            ),
+        );
+        row(
+            "feedback",
+            format!(
+                "{} NACKed by us, {} by the server; {} key frames asked by us, {} by the server",
+                received.nacked, published.nacked, received.plis, published.plis
+            ),
+        );
         for (name, summary) in [
             ("latency, audio", &self.audio_latency),
             ("latency, video", &self.video_latency),
@@ -239,25 +256,43 @@ impl Report {
                 row(name, times(summary));
             }
         }
-        row("video", format!(
-            "{} frames, {} freezes, {} ms frozen",
-            received.frames, received.freezes, received.freeze_ms
-        ));
-        let odd = received.unknown_ssrc + received.malformed + received.not_authentic
-            + received.unstamped + published.unsent + self.tester_send_drops;
+        row(
+            "video",
+            format!(
+                "{} frames, {} freezes, {} ms frozen",
+                received.frames, received.freezes, received.freeze_ms
+            ),
+        );
+        let odd = received.unknown_ssrc
+            + received.malformed
+            + received.not_authentic
+            + received.unstamped
+            + published.unsent
+            + self.tester_send_drops;
         if odd > 0 {
-            row("odd packets", format!(
-                "{} unknown SSRC, {} malformed, {} not authentic, {} unstamped, {} unsent, {} refused \
+            row(
+                "odd packets",
+                format!(
+                    "{} unknown SSRC, {} malformed, {} not authentic, {} unstamped, {} unsent, {} refused \
                  by the tester's sockets",
-                received.unknown_ssrc, received.malformed, received.not_authentic,
-                received.unstamped, published.unsent, self.tester_send_drops
-            ));
+                    received.unknown_ssrc,
+                    received.malformed,
+                    received.not_authentic,
+                    received.unstamped,
+                    published.unsent,
+                    self.tester_send_drops
+                ),
+            );
         }
-        row("load tester", format!(
-            "{:.1} % of a core, {:.2} us per packet, {} packets authenticated",
-            100.0 * self.tester_cpu_s / self.seconds, self.tester_cpu_us_per_packet,
-            received.authenticated
-        ));
+        row(
+            "load tester",
+            format!(
+                "{:.1} % of a core, {:.2} us per packet, {} packets authenticated",
+                100.0 * self.tester_cpu_s / self.seconds,
+                self.tester_cpu_us_per_packet,
+                received.authenticated
+            ),
+        );
         for (error, count) in &joins.errors {
             row("error", format!("{count} x {error}"));
         }

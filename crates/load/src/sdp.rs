@@ -449,16 +449,12 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 mod tests {
     use super::*;
 
-    const OFFER: &str = include_str!(
-        "../../transport/tests/sdp/golden/expected-offer-subscriber-second.sdp"
-    );
+    const OFFER: &str =
+        include_str!("../../transport/tests/sdp/golden/expected-offer-subscriber-second.sdp");
 
     fn local() -> LocalTransport {
         LocalTransport {
-            ice: IceCredentials {
-                ufrag: "abcd".into(),
-                pwd: "0123456789012345678901".into(),
-            },
+            ice: IceCredentials { ufrag: "abcd".into(), pwd: "0123456789012345678901".into() },
             fingerprint: format!("sha-256 {}", ["AB"; 32].join(":")).parse().unwrap(),
             addr: "127.0.0.1:4000".parse().unwrap(),
         }

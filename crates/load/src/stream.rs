@@ -274,9 +274,8 @@ impl ReceiveStream {
 
     /// Numbers that are missing for so long that they count as lost at the end of a measurement.
     pub(crate) fn missing_for_good(&self, now: Instant) -> u64 {
-        let overdue = |missing: &&Missing| {
-            now.saturating_duration_since(missing.since) > PATIENCE / 2
-        };
+        let overdue =
+            |missing: &&Missing| now.saturating_duration_since(missing.since) > PATIENCE / 2;
         self.missing.values().filter(overdue).count() as u64
     }
 
@@ -343,8 +342,7 @@ impl ReceiveStream {
             totals.freezes += 1;
             totals.freeze_ms += interval.as_millis() as u64;
         }
-        self.usual_interval =
-            Some((usual * (FRAME_SMOOTHING - 1) + interval) / FRAME_SMOOTHING);
+        self.usual_interval = Some((usual * (FRAME_SMOOTHING - 1) + interval) / FRAME_SMOOTHING);
     }
 }
 

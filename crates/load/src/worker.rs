@@ -41,9 +41,17 @@ pub(crate) enum Command {
     AddCandidates(ConnectionId, Vec<SocketAddr>),
     Expect(ConnectionId, ReceiveOptions, Vec<ExpectedTrack>),
     Publish(ConnectionId, TrackSpec),
-    SetLayers { id: ConnectionId, sid: String, enabled: [bool; 3] },
+    SetLayers {
+        id: ConnectionId,
+        sid: String,
+        enabled: [bool; 3],
+    },
     SetSpeaking(ConnectionId, bool),
-    SendData { id: ConnectionId, reliable: bool, data: Bytes },
+    SendData {
+        id: ConnectionId,
+        reliable: bool,
+        data: Bytes,
+    },
     Close(ConnectionId),
     /// Counters so far.
     Snapshot(oneshot::Sender<Snapshot>),
