@@ -8,6 +8,7 @@
 //! on one worker share. Nothing here does I/O, keeps a clock, locks, or allocates per packet once it
 //! runs.
 
+pub mod allocator;
 pub mod audio_level;
 pub mod binder;
 pub mod body;
@@ -18,7 +19,9 @@ pub mod drop_reason;
 pub mod history;
 pub mod key_frame;
 pub mod liveness;
+pub mod meter;
 pub mod nack;
+pub mod pacer;
 pub mod packet;
 pub mod reception;
 pub mod selector;

@@ -10,6 +10,7 @@
 
 pub mod audio_receiver;
 pub mod clock;
+pub mod feedback_receiver;
 pub mod link;
 pub mod opus;
 pub mod outgoing;

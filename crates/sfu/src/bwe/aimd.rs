@@ -21,6 +21,9 @@ const STEP_FPS: f64 = 30.0;
 const STEP_PACKET_BITS: f64 = 1_200.0 * 8.0;
 /// Least increase per second near the capacity, bits per second.
 const MIN_ADDITIVE_BPS: f64 = 4_000.0;
+/// The same as a share of the estimate: one packet per response time takes a minute to make up for
+/// one decrease at several Mbit/s.
+const MIN_ADDITIVE_SHARE: f64 = 0.025;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -138,7 +141,8 @@ impl Aimd {
         let frame_bits = self.bitrate_bps / STEP_FPS;
         let packets = (frame_bits / STEP_PACKET_BITS).ceil().max(1.0);
         let response = (self.rtt + Duration::from_millis(100)) * 2;
-        (frame_bits / packets / response.as_secs_f64()).max(MIN_ADDITIVE_BPS)
+        let packet_step = frame_bits / packets / response.as_secs_f64();
+        packet_step.max(MIN_ADDITIVE_SHARE * self.bitrate_bps).max(MIN_ADDITIVE_BPS)
     }
 
     fn clamp(&self, bitrate_bps: f64) -> f64 {

@@ -6,17 +6,26 @@ use std::time::{Duration, Instant};
 use super::aimd::Aimd;
 use super::history::PacketResult;
 use super::inter_arrival::InterArrival;
+use super::standing_queue::StandingQueue;
 use super::trendline::Trendline;
 use super::{BweConfig, NetworkState};
 
 /// After this time without feedback the past says nothing (libwebrtc `kStreamTimeOut`).
 const STREAM_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Share of what arrives that is sent while a standing queue drains, a short and a long one.
+const DRAIN_SHARE: (f64, f64) = (0.85, 0.75);
+
+/// What a long one is.
+const LONG_QUEUE: Duration = Duration::from_millis(120);
+
 /// The delay-based estimator.
 #[derive(Debug)]
 pub struct DelayBased {
     groups: InterArrival,
     trendline: Trendline,
+    queue: StandingQueue,
+    must_drain: bool,
     aimd: Aimd,
     last: Option<Instant>,
     was_over: bool,
@@ -29,6 +38,8 @@ impl DelayBased {
         Self {
             groups: InterArrival::default(),
             trendline: Trendline::default(),
+            queue: StandingQueue::default(),
+            must_drain: false,
             aimd: Aimd::new(config.start_bps, config.min_bps, config.max_bps),
             last: None,
             was_over: false,
@@ -43,6 +54,7 @@ impl DelayBased {
             self.trendline = Trendline::default();
         }
         self.last = Some(now);
+        self.must_drain = self.queue.on_results(now, results);
         for result in results {
             let Some(arrival_us) = result.arrival_us else { continue };
             if let Some(delta) = self.groups.on_packet(result.sent_us, arrival_us, now_us) {
@@ -55,6 +67,16 @@ impl DelayBased {
     /// just ended.
     pub fn update(&mut self, now: Instant, acked_bps: Option<u64>, probe_bps: Option<u64>) -> bool {
         let state = self.trendline.state();
+        if std::mem::take(&mut self.must_drain) {
+            self.was_over = true;
+            self.overuses += 1;
+            let arriving = acked_bps.unwrap_or(self.aimd.bitrate_bps());
+            let long = self.queue.delay() >= LONG_QUEUE;
+            let share = if long { DRAIN_SHARE.1 } else { DRAIN_SHARE.0 };
+            let target = (arriving as f64 * share) as u64;
+            self.aimd.set_bitrate(now, target.min(self.aimd.bitrate_bps()));
+            return false;
+        }
         if state == NetworkState::Overuse {
             self.was_over = true;
             self.overuses += 1;
@@ -91,6 +113,11 @@ impl DelayBased {
     /// What the path does.
     pub fn state(&self) -> NetworkState {
         self.trendline.state()
+    }
+
+    /// Time that packets wait in the path.
+    pub fn queue(&self) -> Duration {
+        self.queue.delay()
     }
 
     /// Feedback messages at which queues grew.

@@ -18,6 +18,7 @@ pub mod probe;
 pub mod probe_result;
 pub mod remb;
 pub mod send_side;
+pub mod standing_queue;
 pub mod trendline;
 
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ use sluice_rtp::rtcp::TransportFeedback;
 
 pub use probe::ProbeCluster;
 pub use remb::RembEstimator;
-pub use send_side::{BweStats, SendSideEstimator};
+pub use send_side::SendSideEstimator;
 
 /// Limits of an estimate, bits per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +71,35 @@ pub enum NetworkState {
     Underuse,
 }
 
+/// What the estimator thinks, for statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct BweStats {
+    /// The estimate, bits per second.
+    pub estimate_bps: u64,
+    /// That of delay.
+    pub delay_bps: u64,
+    /// That of loss, if it limits.
+    pub loss_bps: Option<u64>,
+    /// What arrives.
+    pub acked_bps: Option<u64>,
+    /// Weighted loss of the last seconds, 0..=1.
+    pub loss: f64,
+    /// What the path does.
+    pub network: NetworkState,
+    /// Time that packets wait in the path.
+    pub queue: Duration,
+    /// Feedback messages at which queues grew.
+    pub overuses: u32,
+    /// Clusters sent.
+    pub probes: u64,
+    /// Bytes underway.
+    pub in_flight: u64,
+    /// Since when we are the limit.
+    pub limited_by_us: bool,
+}
+
 /// Congestion control of the path to one receiver.
-pub trait BandwidthEstimator {
+pub trait BandwidthEstimator: std::fmt::Debug {
     /// Notes a packet that was sent, in the order of the transport-wide numbers.
     fn on_packet_sent(&mut self, now: Instant, packet: PacketSent);
 
@@ -106,4 +134,7 @@ pub trait BandwidthEstimator {
 
     /// Round-trip time, if known.
     fn rtt(&self) -> Option<Duration>;
+
+    /// What it thinks, for statistics.
+    fn stats(&self) -> BweStats;
 }

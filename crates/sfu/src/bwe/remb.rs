@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sluice_rtp::rtcp::TransportFeedback;
 
-use super::{BandwidthEstimator, BweConfig, PacketSent, ProbeCluster};
+use super::{BandwidthEstimator, BweConfig, BweStats, PacketSent, ProbeCluster};
 
 /// Loss above which the estimate goes down, and factor of the loss in doing so (libwebrtc
 /// `send_side_bandwidth_estimation.cc`).
@@ -29,10 +29,12 @@ const REMB_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBE_INTERVAL: Duration = Duration::from_secs(3);
 const PROBE_BACKOFF: f64 = 1.5;
 const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(120);
-const PROBE_DURATION: Duration = Duration::from_millis(400);
+const PROBE_DURATION: Duration = Duration::from_millis(250);
 /// Probed rate, times the estimate; not beyond this multiple of what is wanted.
-const PROBE_STEP: f64 = 1.8;
+const PROBE_STEP: f64 = 1.5;
 const MAX_OVER_DESIRED: f64 = 1.2;
+/// Time to the next probe after one that brought something: a round trip and a word of the receiver.
+const NEXT_PROBE: Duration = Duration::from_secs(1);
 /// An increase that counts as the effect of a probe.
 const SUCCESS: f64 = 1.1;
 
@@ -76,7 +78,7 @@ impl RembEstimator {
         let target = (PROBE_STEP * estimate as f64).min(MAX_OVER_DESIRED * self.desired_bps as f64);
         let rose = estimate as f64 >= SUCCESS * self.probed_from_bps as f64;
         let longer = self.interval.mul_f64(PROBE_BACKOFF).min(MAX_PROBE_INTERVAL);
-        self.interval = if rose { PROBE_INTERVAL } else { longer };
+        self.interval = if rose { NEXT_PROBE } else { longer.max(PROBE_INTERVAL) };
         self.next_probe = Some(now + self.interval);
         self.probed_from_bps = estimate;
         let bitrate_bps = (target as u64).min(self.config.max_bps);
@@ -168,6 +170,11 @@ impl BandwidthEstimator for RembEstimator {
     fn rtt(&self) -> Option<Duration> {
         self.rtt
     }
+
+    fn stats(&self) -> BweStats {
+        let estimate_bps = self.estimate_bps();
+        BweStats { estimate_bps, loss_bps: self.loss_bps, ..BweStats::default() }
+    }
 }
 
 #[cfg(test)]
@@ -210,7 +217,7 @@ mod tests {
         estimator.on_remb(t0, 500_000);
         estimator.handle_timeout(t0 + PROBE_INTERVAL);
         let probe = estimator.poll_probe(t0).expect("a probe is due");
-        assert_eq!(probe.bitrate_bps, 900_000);
+        assert_eq!(probe.bitrate_bps, 750_000);
         estimator.set_desired(t0, 400_000);
         estimator.handle_timeout(t0 + PROBE_INTERVAL * 4);
         assert_eq!(estimator.poll_probe(t0), None);

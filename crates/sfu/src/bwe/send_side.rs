@@ -13,7 +13,7 @@ use super::history::{PacketResult, SentHistory};
 use super::loss::{LossBased, LossState};
 use super::probe::{ProbeCluster, ProbeController, Situation};
 use super::probe_result::ProbeResults;
-use super::{BandwidthEstimator, BweConfig, NetworkState, PacketSent};
+use super::{BandwidthEstimator, BweConfig, BweStats, NetworkState, PacketSent};
 
 /// Time between looks at what is due.
 const PROCESS_INTERVAL: Duration = Duration::from_millis(50);
@@ -26,31 +26,6 @@ const SILENCE_BACKOFF: f64 = 0.7;
 const SILENCE_STEP: Duration = Duration::from_secs(1);
 /// Weight of the past in the smoothed round-trip time of feedback.
 const RTT_SMOOTHING: f64 = 0.8;
-
-/// What the estimator thinks, for statistics.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BweStats {
-    /// The estimate, bits per second.
-    pub estimate_bps: u64,
-    /// That of delay.
-    pub delay_bps: u64,
-    /// That of loss, if it limits.
-    pub loss_bps: Option<u64>,
-    /// What arrives.
-    pub acked_bps: Option<u64>,
-    /// Weighted loss of the last seconds, 0..=1.
-    pub loss: f64,
-    /// What the path does.
-    pub network: NetworkState,
-    /// Feedback messages at which queues grew.
-    pub overuses: u32,
-    /// Clusters sent.
-    pub probes: u64,
-    /// Bytes underway.
-    pub in_flight: u64,
-    /// Since when we are the limit.
-    pub limited_by_us: bool,
-}
 
 /// Congestion control from transport-wide feedback.
 #[derive(Debug)]
@@ -95,22 +70,6 @@ impl SendSideEstimator {
             next_process: now,
             sent_probes: 0,
             config,
-        }
-    }
-
-    /// What it thinks.
-    pub fn stats(&self) -> BweStats {
-        BweStats {
-            estimate_bps: self.estimate_bps,
-            delay_bps: self.delay.bitrate_bps(),
-            loss_bps: self.loss.limit_bps(),
-            acked_bps: self.acked.bitrate_bps(),
-            loss: self.loss.average_loss(),
-            network: self.delay.state(),
-            overuses: self.delay.overuses(),
-            probes: self.sent_probes,
-            in_flight: self.history.in_flight(),
-            limited_by_us: self.alr.since().is_some(),
         }
     }
 
@@ -239,5 +198,21 @@ impl BandwidthEstimator for SendSideEstimator {
 
     fn rtt(&self) -> Option<Duration> {
         self.rtt.or(self.feedback_rtt)
+    }
+
+    fn stats(&self) -> BweStats {
+        BweStats {
+            estimate_bps: self.estimate_bps,
+            delay_bps: self.delay.bitrate_bps(),
+            loss_bps: self.loss.limit_bps(),
+            acked_bps: self.acked.bitrate_bps(),
+            loss: self.loss.average_loss(),
+            network: self.delay.state(),
+            queue: self.delay.queue(),
+            overuses: self.delay.overuses(),
+            probes: self.sent_probes,
+            in_flight: self.history.in_flight(),
+            limited_by_us: self.alr.since().is_some(),
+        }
     }
 }

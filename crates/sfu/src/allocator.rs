@@ -1,0 +1,443 @@
+//! What each stream to one receiver gets of the bandwidth of its path.
+//!
+//! Streams with what their layers cost, and the estimate, flow in; an [`Allocation`] per stream
+//! flows out, to be given to its `DownTrack`. Audio comes first, always. Then each video stream
+//! gets its lowest layer; then screen shares grow as far as they can; then cameras in rounds, one
+//! step each, more steps for those of higher priority (JVB's rounds with mediasoup's weights). What
+//! was taken away comes back only with a margin, and later the more often that went wrong
+//! (LiveKit's and mediasoup's hysteresis).
+
+use std::time::{Duration, Instant};
+
+use crate::down_track::Allocation;
+use crate::meter::{LayerRates, MAX_TEMPORAL};
+use crate::packet::MAX_LAYERS;
+
+/// Change of the estimate at which everything is looked at again (JVB).
+const REALLOCATE_SHARE: f64 = 0.15;
+/// And at the latest after this time (JVB: 5 s; layers come and go with their publishers).
+const REALLOCATE_INTERVAL: Duration = Duration::from_secs(2);
+/// While something is held back (LiveKit: 100 ms).
+const DEFICIENT_INTERVAL: Duration = Duration::from_millis(250);
+/// A step above what a stream has must fit with this factor.
+const UPGRADE_MARGIN: f64 = 1.08;
+/// What is held may exceed its share of the estimate by this factor before it is taken away: rates
+/// and estimates wobble.
+const KEEP_MARGIN: f64 = 1.03;
+/// After bandwidth took a layer away it comes back no sooner; doubles if it has to go again within
+/// [`FLAP_WINDOW`] of coming back (mediasoup: 10 s).
+const UPGRADE_HOLD: Duration = Duration::from_millis(1_500);
+const MAX_UPGRADE_HOLD: Duration = Duration::from_secs(24);
+const FLAP_WINDOW: Duration = Duration::from_secs(8);
+/// Share of the estimate that must stay free for a stream to go without any limit.
+const AMPLE: f64 = 1.3;
+/// Steps per round: of priority 0 and 1, and at most.
+const MAX_WEIGHT: u8 = 8;
+/// Steps of a stream at most.
+const MAX_STEPS: usize = MAX_LAYERS * MAX_TEMPORAL;
+/// Rates of layers that are known to be live and were not measured yet, bits per second: LiveKit
+/// clients' for 720p simulcast.
+pub const ASSUMED_BPS: [u64; MAX_LAYERS] = [160_000, 450_000, 1_700_000];
+
+/// What a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamKind {
+    /// Never limited.
+    Audio,
+    /// Grows in rounds with the others.
+    Camera,
+    /// Grows before cameras do; resolution matters more than frames per second.
+    ScreenShare,
+}
+
+/// What a stream wants and costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamDemand {
+    /// What it is.
+    pub kind: StreamKind,
+    /// `UpdateTrackSettings.priority`: higher is served first, and more. 0: not set.
+    pub priority: u32,
+    /// False: disabled by the receiver, or muted; it gets nothing and that is no shortage.
+    pub enabled: bool,
+    /// Highest spatial layer that the receiver wants.
+    pub max_spatial: u8,
+    /// Highest temporal layer that the receiver wants.
+    pub max_temporal: u8,
+    /// Cost of each layer, as measured; zero: not live.
+    pub rates: LayerRates,
+}
+
+/// Whether a stream flows, for `StreamStateUpdate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamState {
+    /// It flows, or could.
+    Active,
+    /// Nothing of it fits.
+    Paused,
+}
+
+/// A change for one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change<K> {
+    /// Which.
+    pub stream: K,
+    /// For `DownTrack::set_allocation`.
+    pub allocation: Allocation,
+    /// For `StreamStateUpdate`, if that changed.
+    pub state: Option<StreamState>,
+}
+
+/// Policy of an allocator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AllocatorConfig {
+    /// Whether a stream of which not even the lowest layer fits is paused. Otherwise it keeps its
+    /// lowest layer, come what may.
+    pub allow_pause: bool,
+}
+
+/// A step of a stream: layers and what they cost together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Step {
+    spatial: u8,
+    temporal: u8,
+    bps: u64,
+}
+
+#[derive(Debug)]
+struct Stream<K> {
+    key: K,
+    demand: StreamDemand,
+    steps: [Step; MAX_STEPS],
+    len: usize,
+    /// Steps given: 0 is nothing, `n` is `steps[n - 1]`.
+    given: usize,
+    /// Steps in the making.
+    next: usize,
+    allocation: Option<Allocation>,
+    state: StreamState,
+    hold_until: Option<Instant>,
+    hold: Duration,
+    upgraded: Option<Instant>,
+}
+
+/// Divides the bandwidth to one receiver.
+#[derive(Debug)]
+pub struct Allocator<K> {
+    config: AllocatorConfig,
+    /// In the order of service.
+    streams: Vec<Stream<K>>,
+    estimate_bps: Option<u64>,
+    allocated_for_bps: u64,
+    changed: bool,
+    next: Option<Instant>,
+}
+
+impl<K: Copy + Eq> Allocator<K> {
+    /// No streams, and no estimate: everything is unlimited.
+    pub fn new(config: AllocatorConfig) -> Self {
+        Self {
+            config,
+            streams: Vec::new(),
+            estimate_bps: None,
+            allocated_for_bps: 0,
+            changed: false,
+            next: None,
+        }
+    }
+
+    /// Adds a stream, or tells of its changed demand. A change of what is wanted takes effect with
+    /// the next [`allocate`](Self::allocate); new rates alone wait for their turn.
+    pub fn set_stream(&mut self, key: K, demand: StreamDemand) {
+        let place = self.streams.iter().position(|stream| stream.key == key);
+        match place {
+            Some(place) => {
+                let stream = &mut self.streams[place];
+                let old = stream.demand;
+                let unmeasured = old.rates == LayerRates::default();
+                self.changed |= StreamDemand { rates: old.rates, ..demand } != old
+                    || (unmeasured && demand.rates != old.rates);
+                stream.demand = demand;
+            }
+            None => {
+                self.changed = true;
+                self.streams.push(Stream::new(key, demand));
+            }
+        }
+        if self.changed {
+            self.streams.sort_by_key(|stream| stream.rank());
+        }
+    }
+
+    /// Forgets a stream.
+    pub fn remove_stream(&mut self, key: K) {
+        self.streams.retain(|stream| stream.key != key);
+        self.changed = true;
+    }
+
+    /// Takes a new estimate, bits per second. `None`: the path is not estimated.
+    pub fn set_estimate(&mut self, estimate_bps: Option<u64>) {
+        self.changed |= estimate_bps.is_some() != self.estimate_bps.is_some();
+        self.estimate_bps = estimate_bps;
+    }
+
+    /// What would be sent if everything fitted, bits per second: for the estimator.
+    pub fn desired_bps(&self) -> u64 {
+        self.streams.iter().map(|stream| stream.top_bps()).sum()
+    }
+
+    /// What was given, bits per second.
+    pub fn allocated_bps(&self) -> u64 {
+        self.streams.iter().map(|stream| stream.cost(stream.given)).sum()
+    }
+
+    /// Whether something is held back for want of bandwidth.
+    pub fn is_deficient(&self) -> bool {
+        self.streams.iter().any(|stream| stream.given < stream.len)
+    }
+
+    /// When [`allocate`](Self::allocate) is due at the latest.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Divides the bandwidth anew if there is reason to. To be called after every input and at
+    /// [`poll_timeout`](Self::poll_timeout). Calls `tell` for each stream that changes.
+    pub fn allocate(&mut self, now: Instant, mut tell: impl FnMut(Change<K>)) {
+        if !self.is_due(now) {
+            return;
+        }
+        self.changed = false;
+        self.allocated_for_bps = self.estimate_bps.unwrap_or(0);
+        self.streams.iter_mut().for_each(Stream::list_steps);
+        match self.estimate_bps {
+            None => self.streams.iter_mut().for_each(|stream| stream.next = stream.len),
+            Some(estimate) => self.divide(now, estimate),
+        }
+        let total: u64 = self.streams.iter().map(|stream| stream.cost(stream.next)).sum();
+        let ample = self.estimate_bps.is_none_or(|bps| bps as f64 >= AMPLE * total as f64);
+        for stream in &mut self.streams {
+            if let Some(change) = stream.conclude(now, ample, self.config.allow_pause) {
+                tell(change);
+            }
+        }
+        let interval = if self.is_deficient() { DEFICIENT_INTERVAL } else { REALLOCATE_INTERVAL };
+        self.next = (!self.streams.is_empty()).then_some(now + interval);
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        if self.changed || self.next.is_some_and(|at| now >= at) {
+            return true;
+        }
+        let Some(estimate) = self.estimate_bps else { return false };
+        let (estimate, before) = (estimate as f64, self.allocated_for_bps as f64);
+        let moved = (estimate - before).abs() > REALLOCATE_SHARE * before;
+        moved || (self.allocated_bps() as f64 > estimate * KEEP_MARGIN && estimate < before)
+    }
+
+    fn divide(&mut self, now: Instant, estimate: u64) {
+        let audio = self.streams.iter().filter(|s| s.demand.kind == StreamKind::Audio);
+        let audio: u64 = audio.map(|stream| stream.cost(stream.len)).sum();
+        let video = estimate.saturating_sub(audio) as f64;
+        let mut left = Budget { bps: video, slack: video * (KEEP_MARGIN - 1.0) };
+        for stream in &mut self.streams {
+            let is_audio = stream.demand.kind == StreamKind::Audio;
+            stream.next = if is_audio { stream.len } else { 0 };
+        }
+        // Something of everything.
+        for stream in self.streams.iter_mut().filter(|stream| !stream.is_audio()) {
+            left.raise(now, stream, 1);
+        }
+        // Screen shares as far as they go.
+        let is_screen = |s: &&mut Stream<K>| s.demand.kind == StreamKind::ScreenShare;
+        for stream in self.streams.iter_mut().filter(is_screen) {
+            left.raise(now, stream, MAX_STEPS);
+        }
+        // Cameras in rounds.
+        loop {
+            let mut raised = false;
+            let is_camera = |s: &&mut Stream<K>| s.demand.kind == StreamKind::Camera && s.next > 0;
+            for stream in self.streams.iter_mut().filter(is_camera) {
+                let weight = stream.weight();
+                raised |= left.raise(now, stream, weight);
+            }
+            if !raised {
+                return;
+            }
+        }
+    }
+}
+
+/// What is left to give.
+struct Budget {
+    bps: f64,
+    /// What may be overdrawn for what a stream already has.
+    slack: f64,
+}
+
+impl Budget {
+    /// Gives a stream up to `steps` more steps. Returns whether it got any.
+    fn raise<K: Copy>(&mut self, now: Instant, stream: &mut Stream<K>, steps: usize) -> bool {
+        let from = stream.next;
+        for _ in 0..steps {
+            let to = stream.next + 1;
+            if to > stream.len || (to > stream.given && stream.is_held(now, to)) {
+                break;
+            }
+            let extra = (stream.cost(to) - stream.cost(stream.next)) as f64;
+            let fits = match to <= stream.given {
+                true => extra <= self.bps + self.slack,
+                false => extra * UPGRADE_MARGIN <= self.bps,
+            };
+            if !fits {
+                break;
+            }
+            self.bps -= extra;
+            stream.next = to;
+        }
+        stream.next > from
+    }
+}
+
+impl<K: Copy> Stream<K> {
+    fn new(key: K, demand: StreamDemand) -> Self {
+        let mut stream = Self {
+            key,
+            demand,
+            steps: [Step::default(); MAX_STEPS],
+            len: 0,
+            given: 0,
+            next: 0,
+            allocation: None,
+            state: StreamState::Active,
+            hold_until: None,
+            hold: UPGRADE_HOLD,
+            upgraded: None,
+        };
+        stream.list_steps();
+        stream
+    }
+
+    /// Turns the result of a division into what changes.
+    fn conclude(&mut self, now: Instant, ample: bool, allow_pause: bool) -> Option<Change<K>> {
+        let before = std::mem::replace(&mut self.given, self.next);
+        let lowered = self.next < before.min(self.len);
+        if lowered {
+            let flapped = self.upgraded.is_some_and(|at| now < at + FLAP_WINDOW);
+            self.hold = if flapped { (self.hold * 2).min(MAX_UPGRADE_HOLD) } else { UPGRADE_HOLD };
+            self.hold_until = Some(now + self.hold);
+        } else if self.next > before && self.allocation.is_some() {
+            self.upgraded = Some(now);
+        }
+        let starved = self.demand.enabled && self.len > 0 && self.next == 0;
+        let allocation = if self.is_audio() || (self.next == self.len && ample) {
+            Allocation::Unlimited
+        } else if starved && allow_pause {
+            Allocation::Paused
+        } else {
+            let step = self.steps[self.next.saturating_sub(1)];
+            Allocation::UpTo { spatial: step.spatial, temporal: step.temporal, urgent: lowered }
+        };
+        let state = match allocation {
+            Allocation::Paused => StreamState::Paused,
+            _ => StreamState::Active,
+        };
+        let told = self.allocation.replace(allocation);
+        let state_changed = std::mem::replace(&mut self.state, state) != state;
+        let same = told.is_some_and(|told| same_limit(told, allocation));
+        (!same || state_changed).then_some(Change {
+            stream: self.key,
+            allocation,
+            state: state_changed.then_some(state),
+        })
+    }
+
+    fn is_audio(&self) -> bool {
+        self.demand.kind == StreamKind::Audio
+    }
+
+    /// Whether a step was taken away too lately. Temporal layers may come back at any time: they
+    /// need no key frame.
+    fn is_held(&self, now: Instant, to: usize) -> bool {
+        let held = self.hold_until.is_some_and(|until| now < until);
+        let spatial = |n: usize| (n > 0).then(|| self.steps[n - 1].spatial);
+        held && spatial(to) > spatial(self.given.min(self.len))
+    }
+
+    fn weight(&self) -> usize {
+        self.demand.priority.clamp(1, u32::from(MAX_WEIGHT)) as usize
+    }
+
+    /// Order of service: audio, screen shares, cameras; among them by priority.
+    fn rank(&self) -> (u8, u32) {
+        let class = match self.demand.kind {
+            StreamKind::Audio => 0,
+            StreamKind::ScreenShare => 1,
+            StreamKind::Camera => 2,
+        };
+        (class, u32::MAX - self.demand.priority)
+    }
+
+    fn cost(&self, step: usize) -> u64 {
+        step.checked_sub(1).and_then(|index| self.steps[..self.len].get(index)).map_or(0, |s| s.bps)
+    }
+
+    fn top_bps(&self) -> u64 {
+        self.cost(self.len)
+    }
+
+    /// Lists the steps that make sense, each more expensive than the one before.
+    fn list_steps(&mut self) {
+        let StreamDemand { kind, enabled, max_spatial, max_temporal, rates, .. } = self.demand;
+        let given = self.given.checked_sub(1).and_then(|index| self.steps.get(index)).copied();
+        self.len = 0;
+        if !enabled {
+            self.given = 0;
+            return;
+        }
+        let lowest = (0..MAX_LAYERS as u8).find(|spatial| rates.spatial(*spatial) > 0);
+        // If only layers above the wish are live, the lowest of them is better than nothing.
+        let max_spatial = max_spatial.max(lowest.unwrap_or(0));
+        for spatial in 0..=max_spatial.min(MAX_LAYERS as u8 - 1) {
+            let top = rates.max_temporal(spatial).min(max_temporal);
+            for temporal in 0..=top {
+                // A larger picture is worth it only with most of its frames; a screen share is read.
+                let fluent = temporal + 1 >= top || kind == StreamKind::ScreenShare;
+                if Some(spatial) != lowest && !fluent {
+                    continue;
+                }
+                self.push_step(Step { spatial, temporal, bps: rates.get(spatial, temporal) });
+            }
+        }
+        // What is held keeps its place in the list while the rates move.
+        self.given = match given {
+            Some(held) => self.steps[..self.len]
+                .iter()
+                .rposition(|s| (s.spatial, s.temporal) <= (held.spatial, held.temporal))
+                .map_or(0, |index| index + 1),
+            None => 0,
+        };
+    }
+
+    fn push_step(&mut self, step: Step) {
+        let cheaper = self.steps[..self.len].iter().all(|other| other.bps < step.bps);
+        if step.bps > 0 && cheaper && self.len < MAX_STEPS {
+            self.steps[self.len] = step;
+            self.len += 1;
+        }
+    }
+}
+
+/// Whether two allocations limit alike; urgency is about the moment.
+fn same_limit(a: Allocation, b: Allocation) -> bool {
+    match (a, b) {
+        (
+            Allocation::UpTo { spatial: s1, temporal: t1, .. },
+            Allocation::UpTo { spatial: s2, temporal: t2, .. },
+        ) => (s1, t1) == (s2, t2),
+        _ => a == b,
+    }
+}
+
+#[cfg(test)]
+#[path = "allocator_tests.rs"]
+mod tests;

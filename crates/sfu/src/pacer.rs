@@ -1,0 +1,402 @@
+//! When packets and padding leave towards one receiver.
+//!
+//! Media is not paced as such: publishers pace, and a timer per receiver would cost more than it
+//! brings. What would flood the path is a key frame several times the size of other frames, sent to
+//! a receiver with little bandwidth: beyond a burst that the path takes in its stride, video waits
+//! in a bounded queue and drains at a multiple of the estimate. Audio and retransmissions never
+//! wait. Nothing is dropped: what the queue cannot hold leaves at once.
+//!
+//! Probes are timed here: while one runs, media counts as part of it, and padding fills it up.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::bwe::ProbeCluster;
+
+/// Rate at which queued video drains, times the estimate (libwebrtc `kDefaultPaceMultiplier`).
+const PACING_FACTOR: f64 = 2.5;
+/// A burst of this length at the pacing rate passes unpaced (libwebrtc's newer send bursts) ...
+const BURST: Duration = Duration::from_millis(40);
+/// ... within these limits, bytes: four packets; libwebrtc's burst cap.
+const BURST_BYTES: (f64, f64) = (4_800.0, 63_000.0);
+/// Packets that wait at most, and how long: a frame later than this is worth less than its
+/// smoothness.
+const MAX_QUEUED: usize = 256;
+const MAX_WAIT: Duration = Duration::from_millis(250);
+/// Largest packet of padding made of media, and largest without any (RFC 3550: the count is one
+/// byte, and includes itself); bytes of payload.
+pub const MAX_PADDING_MEDIA: usize = 1_200;
+/// Payload of a packet that holds padding only.
+pub const MAX_PADDING_ONLY: usize = 255;
+/// Header of a padding packet with its extensions, bytes.
+const PADDING_HEADER: usize = 20;
+/// A probe that cannot be sent for this long is given up.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Probes that wait for their turn.
+const MAX_PROBES: usize = 4;
+
+/// What a packet is, for its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// Audio, retransmissions: leaves at once.
+    Immediate,
+    /// Video: may wait behind a burst.
+    Video,
+}
+
+/// Something to send now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Paced<T> {
+    /// A packet that waited.
+    Packet(T),
+    /// Padding on an RTX stream, for a probe: about this many bytes of payload, either old media
+    /// (up to [`MAX_PADDING_MEDIA`]) or padding only (up to [`MAX_PADDING_ONLY`]).
+    Padding {
+        /// Bytes of payload.
+        bytes: usize,
+    },
+}
+
+/// What the pacer did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PacerStats {
+    /// Packets that waited.
+    pub delayed: u64,
+    /// Packets that left early because the queue was full or too old.
+    pub overflowed: u64,
+    /// Bytes of padding asked for.
+    pub padding_bytes: u64,
+    /// Probes given up: nothing to send them with.
+    pub abandoned_probes: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    cluster: ProbeCluster,
+    began: Option<Instant>,
+    queued: Instant,
+    bytes: u64,
+    packets: u32,
+}
+
+#[derive(Debug)]
+struct Queued<T> {
+    item: T,
+    size: usize,
+    since: Instant,
+}
+
+/// Decides for one receiver.
+#[derive(Debug)]
+pub struct Pacer<T> {
+    rate: f64,
+    burst: f64,
+    /// Bytes sent beyond the pacing rate.
+    debt: f64,
+    updated: Instant,
+    queue: VecDeque<Queued<T>>,
+    queued_bytes: usize,
+    probes: VecDeque<Probe>,
+    stats: PacerStats,
+}
+
+impl<T> Pacer<T> {
+    /// Nothing sent; `estimate_bps` is the first estimate.
+    pub fn new(now: Instant, estimate_bps: u64) -> Self {
+        let mut pacer = Self {
+            rate: 0.0,
+            burst: 0.0,
+            debt: 0.0,
+            updated: now,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            probes: VecDeque::with_capacity(MAX_PROBES),
+            stats: PacerStats::default(),
+        };
+        pacer.set_estimate(now, estimate_bps);
+        pacer
+    }
+
+    /// Takes a new estimate, bits per second.
+    pub fn set_estimate(&mut self, now: Instant, estimate_bps: u64) {
+        self.settle(now);
+        self.rate = (estimate_bps as f64 * PACING_FACTOR / 8.0).max(1.0);
+        self.burst = (self.rate * BURST.as_secs_f64()).clamp(BURST_BYTES.0, BURST_BYTES.1);
+    }
+
+    /// Offers a packet. Returns it if it leaves now; else it waits, and
+    /// [`poll`](Self::poll) gives it back.
+    pub fn push(&mut self, now: Instant, item: T, size: usize, urgency: Urgency) -> Option<T> {
+        self.settle(now);
+        if urgency == Urgency::Immediate || (self.queue.is_empty() && self.debt < self.burst) {
+            return Some(item);
+        }
+        if self.queue.len() >= MAX_QUEUED {
+            // Order within a stream matters: the newest waits, the oldest goes.
+            self.stats.overflowed += 1;
+            let oldest = self.pop();
+            self.enqueue(now, item, size);
+            return oldest;
+        }
+        self.stats.delayed += 1;
+        self.enqueue(now, item, size);
+        None
+    }
+
+    /// Notes that a packet left, of whatever kind. Returns the probe that it is part of, to be told
+    /// to the estimator.
+    pub fn on_sent(&mut self, now: Instant, size: usize) -> Option<u16> {
+        self.settle(now);
+        self.debt += size as f64;
+        let probe = self.probes.front_mut()?;
+        // A probe begins with its own first padding, not with media that happens to come by.
+        probe.began?;
+        probe.bytes += size as u64;
+        probe.packets += 1;
+        let id = probe.cluster.id;
+        if probe.is_done(now) {
+            self.probes.pop_front();
+        }
+        Some(id)
+    }
+
+    /// Queues a probe.
+    pub fn start_probe(&mut self, now: Instant, cluster: ProbeCluster) {
+        if self.probes.len() >= MAX_PROBES {
+            self.stats.abandoned_probes += 1;
+            return;
+        }
+        self.probes.push_back(Probe { cluster, began: None, queued: now, bytes: 0, packets: 0 });
+    }
+
+    /// The next thing to send now. After a packet was sent, [`on_sent`](Self::on_sent) must be
+    /// called before the next poll.
+    pub fn poll(&mut self, now: Instant) -> Option<Paced<T>> {
+        self.settle(now);
+        let due = self.queue.front().is_some_and(|first| now >= self.turn_of(first));
+        if due {
+            return self.pop().map(Paced::Packet);
+        }
+        self.abandon_probes(now);
+        let probe = self.probes.front_mut()?;
+        if now < probe.next_at() {
+            return None;
+        }
+        probe.began.get_or_insert(now);
+        let bytes = probe.padding();
+        self.stats.padding_bytes += bytes as u64;
+        Some(Paced::Padding { bytes })
+    }
+
+    /// Gives the probe up that runs: there is nothing to pad with.
+    pub fn cancel_probe(&mut self) {
+        if self.probes.pop_front().is_some() {
+            self.stats.abandoned_probes += 1;
+        }
+    }
+
+    /// When [`poll`](Self::poll) has something.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let queued = self.queue.front().map(|first| self.turn_of(first));
+        let probe = self.probes.front().map(Probe::next_at);
+        [queued, probe].into_iter().flatten().min()
+    }
+
+    /// Packets and bytes that wait.
+    pub fn queued(&self) -> (usize, usize) {
+        (self.queue.len(), self.queued_bytes)
+    }
+
+    /// What the pacer did.
+    pub fn stats(&self) -> PacerStats {
+        self.stats
+    }
+
+    /// Forgets what waits, for a subscription that ended: keeps the items that `keep` says.
+    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        self.queue.retain(|queued| keep(&queued.item));
+        self.queued_bytes = self.queue.iter().map(|queued| queued.size).sum();
+    }
+
+    /// Pays the debt of the time that passed.
+    fn settle(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.updated);
+        self.updated = self.updated.max(now);
+        self.debt = (self.debt - self.rate * elapsed.as_secs_f64()).max(0.0);
+    }
+
+    fn enqueue(&mut self, now: Instant, item: T, size: usize) {
+        self.queued_bytes += size;
+        self.queue.push_back(Queued { item, size, since: now });
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let first = self.queue.pop_front()?;
+        self.queued_bytes -= first.size;
+        Some(first.item)
+    }
+
+    /// When the first of the queue leaves: once the debt is within the burst, or it waited too long.
+    fn turn_of(&self, first: &Queued<T>) -> Instant {
+        let over = (self.debt - self.burst).max(0.0);
+        let paid = self.updated + Duration::from_secs_f64((over / self.rate).min(60.0));
+        paid.min(first.since + MAX_WAIT)
+    }
+
+    fn abandon_probes(&mut self, now: Instant) {
+        while self
+            .probes
+            .front()
+            .is_some_and(|p| now >= p.began.unwrap_or(p.queued) + PROBE_TIMEOUT)
+        {
+            self.cancel_probe();
+        }
+    }
+}
+
+impl Probe {
+    fn is_done(&self, now: Instant) -> bool {
+        let long = self.began.is_some_and(|at| now >= at + self.cluster.min_duration);
+        long && self.packets >= self.cluster.min_packets && self.bytes >= self.cluster.min_bytes
+    }
+
+    /// When the next packet of the probe is due: at its rate after those before.
+    fn next_at(&self) -> Instant {
+        let Some(began) = self.began else { return self.queued };
+        let bits = self.bytes as f64 * 8.0;
+        began + Duration::from_secs_f64(bits / self.cluster.bitrate_bps.max(1) as f64)
+    }
+
+    /// Payload of the next padding packet: small enough for several packets within the least
+    /// duration, large enough not to need hundreds.
+    fn padding(&self) -> usize {
+        let share = self.cluster.min_bytes as usize / (self.cluster.min_packets as usize + 1);
+        share.clamp(MAX_PADDING_ONLY, MAX_PADDING_MEDIA) - PADDING_HEADER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_util::epoch;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    /// Pushes a frame; the numbers of the packets that left at once.
+    fn push_frame(pacer: &mut Pacer<u32>, now: Instant, packets: u32) -> Vec<u32> {
+        let mut left = Vec::new();
+        for i in 0..packets {
+            if let Some(packet) = pacer.push(now, i, 1_200, Urgency::Video) {
+                pacer.on_sent(now, 1_200);
+                left.push(packet);
+            }
+        }
+        left
+    }
+
+    /// Polls each millisecond; when which packets left.
+    fn drain(pacer: &mut Pacer<u32>, t0: Instant, until: u64) -> Vec<(u64, u32)> {
+        let mut left = Vec::new();
+        for at in 0..until {
+            while let Some(Paced::Packet(packet)) = pacer.poll(t0 + ms(at)) {
+                pacer.on_sent(t0 + ms(at), 1_200);
+                left.push((at, packet));
+            }
+        }
+        left
+    }
+
+    #[test]
+    fn ordinary_frames_are_not_touched() {
+        let t0 = epoch();
+        let mut pacer = Pacer::new(t0, 1_000_000);
+        for frame in 0..100u32 {
+            // 30 frames of 3 packets per second: 864 kbit/s.
+            let left = push_frame(&mut pacer, t0 + ms(33) * frame, 3);
+            assert_eq!(left, [0, 1, 2]);
+        }
+        assert_eq!(pacer.stats(), PacerStats::default());
+    }
+
+    #[test]
+    fn a_key_frame_beyond_the_burst_is_spread_and_keeps_its_order() {
+        let t0 = epoch();
+        let mut pacer = Pacer::new(t0, 1_000_000);
+        let at_once = push_frame(&mut pacer, t0, 30);
+        assert_eq!(at_once.len(), 11);
+        let later = drain(&mut pacer, t0, 200);
+        let order: Vec<u32> = later.iter().map(|(_, packet)| *packet).collect();
+        assert_eq!(order, (11..30).collect::<Vec<_>>());
+        // 19 packets of 1,200 bytes at 2.5 Mbit/s: 73 ms.
+        let last = later.last().expect("packets waited").0;
+        assert!((65..=80).contains(&last), "{last} ms");
+    }
+
+    #[test]
+    fn audio_never_waits_behind_video() {
+        let t0 = epoch();
+        let mut pacer = Pacer::new(t0, 100_000);
+        push_frame(&mut pacer, t0, 20);
+        assert!(pacer.queued().0 > 0);
+        assert_eq!(pacer.push(t0, 99, 100, Urgency::Immediate), Some(99));
+    }
+
+    #[test]
+    fn nothing_waits_longer_than_the_limit_and_the_queue_is_bounded() {
+        let t0 = epoch();
+        let mut pacer = Pacer::new(t0, 30_000);
+        push_frame(&mut pacer, t0, 100);
+        let last = drain(&mut pacer, t0, 400).last().expect("packets waited").0;
+        assert!(last <= 251, "{last} ms");
+        push_frame(&mut pacer, t0 + ms(1_000), 1_000);
+        assert_eq!(pacer.queued().0, MAX_QUEUED);
+        assert!(pacer.stats().overflowed > 0);
+    }
+
+    #[test]
+    fn a_probe_is_filled_with_padding_at_its_rate() {
+        let t0 = epoch();
+        let mut pacer: Pacer<u32> = Pacer::new(t0, 300_000);
+        pacer.start_probe(
+            t0,
+            ProbeCluster {
+                id: 3,
+                bitrate_bps: 2_000_000,
+                min_bytes: 3_750,
+                min_packets: 5,
+                min_duration: ms(15),
+            },
+        );
+        let (mut bytes, mut last) = (0, 0);
+        for at in 0..100 {
+            let now = t0 + ms(at);
+            while let Some(Paced::Padding { bytes: padding }) = pacer.poll(now) {
+                assert_eq!(pacer.on_sent(now, padding + PADDING_HEADER), Some(3));
+                bytes += padding + PADDING_HEADER;
+                last = at;
+            }
+        }
+        assert!((3_750..5_500).contains(&bytes), "{bytes} bytes");
+        assert!((13..=20).contains(&last), "{last} ms");
+        assert_eq!(pacer.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_probe_without_padding_is_given_up() {
+        let t0 = epoch();
+        let mut pacer: Pacer<u32> = Pacer::new(t0, 300_000);
+        let cluster = ProbeCluster {
+            id: 1,
+            bitrate_bps: 1_000_000,
+            min_bytes: 2_000,
+            min_packets: 5,
+            min_duration: ms(15),
+        };
+        pacer.start_probe(t0, cluster);
+        pacer.poll(t0 + ms(2_000));
+        assert_eq!(pacer.poll_timeout(), None);
+        assert_eq!(pacer.stats().abandoned_probes, 1);
+    }
+}
