@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Ports,
     /// Print a new API key with its secret
     GenerateKeys,
+    /// Load a LiveKit-compatible server with participants and measure what arrives
+    LoadTest(Box<sluice_load::cli::LoadTestArgs>),
     /// Work with the configuration
     Config {
         #[command(subcommand)]

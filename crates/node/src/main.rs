@@ -5,6 +5,7 @@
 
 mod cli;
 mod config;
+mod load_test;
 mod logging;
 mod metrics;
 mod ports;
@@ -67,6 +68,7 @@ fn run(invocation: Invocation, environment: &Environment) -> anyhow::Result<()> 
             println!("API Key: {key}\nAPI Secret: {secret}");
             Ok(())
         }
+        Some(Command::LoadTest(arguments)) => load_test::run(&arguments),
         Some(Command::Config { command: ConfigCommand::Check }) => check(&flags, environment),
     }
 }
