@@ -33,6 +33,8 @@ pub(super) struct DescribedStream {
     log: FrameLog,
     /// Target that is being sent.
     current: Option<Target>,
+    /// Frame with which it was begun.
+    begun: u64,
     /// Targets that the publisher sends.
     active: u32,
     /// Targets that the receiver can decode from here on.
@@ -192,6 +194,9 @@ impl DescribedStream {
         let startable = if refs == References::Sent { roles.switch } else { 0 };
         let before = self.current;
         self.current = self.pick(goal, begins_picture, startable);
+        if self.current != before && self.current.is_some_and(|t| startable & (1 << t.index) != 0) {
+            self.begun = number;
+        }
         let sent = self.current.filter(|target| roles.present & (1 << target.index) != 0);
         let fate = match sent {
             Some(target) => self.send(number, frame, target, before),
@@ -269,17 +274,25 @@ impl DescribedStream {
         fate
     }
 
-    /// Decides about a frame that comes after newer ones, none of which depends on it.
+    /// Decides about a frame that comes after newer ones, none of which refers to it itself; one
+    /// that was promised and is still on its way may. Before the target was begun, frames on their
+    /// way may be of no use.
     fn decide_late(&mut self, number: u64, described: &Described) -> Fate {
         let frame = described.frame();
-        let belongs = |target: Target| Roles::of(frame).present & (1 << target.index) != 0;
-        let wanted = self.is_current(described) && self.current.is_some_and(belongs);
-        let fate = match wanted && self.references(number, frame) == References::Sent {
-            true => {
-                let last_of_picture = self.current.is_some_and(|t| frame.spatial_id == t.spatial);
+        let present = Roles::of(frame).present;
+        let target = self.current.filter(|target| present & (1 << target.index) != 0);
+        let usable = match self.references(number, frame) {
+            References::Sent => true,
+            References::Pending => number >= self.begun,
+            References::Missing => false,
+        };
+        let fate = match target {
+            Some(target) if usable && self.is_current(described) => {
+                self.promise_references(number, frame);
+                let last_of_picture = frame.spatial_id == target.spatial;
                 Fate::Sent(SentAs { last_of_picture, active_targets: None })
             }
-            false => Fate::Dropped,
+            _ => Fate::Dropped,
         };
         self.log.decide(number, fate);
         fate

@@ -123,13 +123,8 @@ impl Scene {
     fn read_mask(&mut self, packet: &MediaPacket, frame: u64, sent: &Forwarded) {
         let mut out = [0; MAX_LEN];
         let original = packet.slice(packet.dependency_descriptor.expect("every packet has one"));
-        let data = match sent.active_targets {
-            Some(mask) => {
-                let len = packet.rewrite_descriptor(mask, &mut out).expect("it can be rewritten");
-                &out[..len]
-            }
-            None => original,
-        };
+        let len = sent.active_targets.and_then(|mask| packet.rewrite_descriptor(mask, &mut out));
+        let data = len.map_or(original, |len| &out[..len]);
         let Ok((dd, structure)) = DependencyDescriptor::parse(data, self.structure.as_ref()) else {
             return;
         };
@@ -353,6 +348,22 @@ fn a_lost_structure_is_made_good_by_its_retransmission() {
     let now = scene.now();
     scene.down.on_nack(now, (0..5).map(|i| first.wrapping_add(i)), &history, |_| sent += 1);
     assert_eq!(sent, 5, "the rest of the key picture");
+}
+
+#[test]
+fn a_structure_that_never_comes_is_asked_for_anew() {
+    let mut scene = Scene::new(L3T3_KEY, settings(2, 3));
+    scene.run(5);
+    scene.key_wanted = true;
+    let packets = scene.encode();
+    packets.iter().skip(1).for_each(|packet| assert_eq!(scene.deliver(packet), None));
+    scene.key_frames_asked = 0;
+    scene.run(3);
+    assert_eq!(scene.key_frames_asked, 0, "its retransmission may be on its way");
+    scene.run(10);
+    assert_eq!(scene.key_frames_asked, 1);
+    assert_eq!(scene.layers_of_last(3).len(), 3);
+    assert_eq!(scene.undecodable(), []);
 }
 
 /// Jitsi's rule (`doc/svc.md`): nobody knows the layer of a packet that has not come, so it keeps
