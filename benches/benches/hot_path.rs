@@ -1,0 +1,238 @@
+//! Micro-benchmarks of the steps that every packet takes, in the order of the packet path.
+
+// A program of the wall clock.
+#![allow(clippy::disallowed_methods, missing_docs)]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use sluice_net::SendArena;
+use sluice_rtp::codec::{Codec, MediaKind, PayloadInfo};
+use sluice_rtp::{ExtensionKind, ExtensionMap, RtpHeaderWriter, RtpView};
+use sluice_sfu::{
+    BodyPool, DownTrack, DownTrackConfig, DownTrackSettings, MediaPacket, ReceivePayloadType,
+    StreamBinding, TrackHistory, TrackReceiver, TrackReceiverConfig, TwccReceiver,
+};
+use sluice_transport::srtp::{SrtpProfile, SrtpReceiver, SrtpSender, split_keying_material};
+
+/// Payload of a full video packet, bytes.
+const PAYLOAD: usize = 1150;
+/// Id of the transport-wide sequence number extension.
+const TWCC_ID: u8 = 3;
+/// The only stream of a track without simulcast.
+const BINDING: StreamBinding = StreamBinding { section: 0, layer: 0, rtx: false };
+
+/// A VP8 packet: whole frames of one packet, the first a key frame.
+fn packet(number: u32) -> Vec<u8> {
+    let mut bytes = vec![0xA5; 2048];
+    let header = RtpHeaderWriter {
+        marker: true,
+        payload_type: 96,
+        sequence_number: number as u16,
+        timestamp: number.wrapping_mul(3000),
+        ssrc: 7,
+        padding: false,
+    };
+    let twcc = (number as u16).to_be_bytes();
+    let len = header.write(&[(TWCC_ID, &twcc)], &mut bytes).expect("the buffer is large enough");
+    let picture_id = (0x8000 | number as u16 & 0x7FFF).to_be_bytes();
+    let descriptor = [0x90, 0xE0, picture_id[0], picture_id[1], number as u8, 0];
+    bytes[len..len + 6].copy_from_slice(&descriptor);
+    let frame = if number == 0 { [0x10, 0x02, 0x00] } else { [0x11, 0x02, 0x00] };
+    bytes[len + 6..len + 9].copy_from_slice(&frame);
+    bytes.truncate(len + PAYLOAD);
+    bytes
+}
+
+fn parse(c: &mut Criterion) {
+    let bytes = packet(1);
+    c.bench_function("parse header and find an extension", |b| {
+        b.iter(|| {
+            let view = RtpView::parse(black_box(&bytes)).expect("a valid packet");
+            (view.ssrc(), view.extension(TWCC_ID).map(<[u8]>::len))
+        });
+    });
+    c.bench_function("inspect VP8 payload", |b| {
+        let view = RtpView::parse(&bytes).expect("a valid packet");
+        b.iter(|| PayloadInfo::inspect(Codec::Vp8, black_box(view.payload()), true));
+    });
+}
+
+fn srtp_pair(profile: SrtpProfile) -> (SrtpSender, SrtpReceiver) {
+    let material = vec![0x42; profile.keying_material_len()];
+    let (key, _) = split_keying_material(profile, &material).expect("the right length");
+    let sender = SrtpSender::new(profile, &key).expect("a valid key");
+    (sender, SrtpReceiver::new(profile, &key).expect("a valid key"))
+}
+
+fn srtp(c: &mut Criterion) {
+    for profile in [SrtpProfile::AeadAes128Gcm, SrtpProfile::Aes128CmSha1_80] {
+        let (mut sender, mut receiver) = srtp_pair(profile);
+        let template = packet(0);
+        let header_len = RtpView::parse(&template).expect("a valid packet").header_len();
+        let len = template.len();
+        let mut number = 0u16;
+        let mut seal = move |buffer: &mut Vec<u8>| {
+            buffer.clear();
+            buffer.extend_from_slice(&template);
+            buffer.resize(len + 16, 0);
+            buffer[2..4].copy_from_slice(&number.to_be_bytes());
+            number = number.wrapping_add(1);
+            sender.seal_rtp(buffer, header_len, len).expect("a fresh index")
+        };
+        let mut buffer = Vec::with_capacity(2048);
+        c.bench_function(&format!("copy and seal, {}", profile.as_str()), |b| {
+            b.iter(|| seal(&mut buffer));
+        });
+        c.bench_function(&format!("open, {}", profile.as_str()), |b| {
+            b.iter_batched(
+                || {
+                    let mut sealed = Vec::with_capacity(2048);
+                    let len = seal(&mut sealed);
+                    sealed.truncate(len);
+                    sealed
+                },
+                |mut sealed| receiver.open_rtp(&mut sealed).expect("authentic"),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+}
+
+fn receiver() -> TrackReceiver {
+    let mut extensions = ExtensionMap::default();
+    extensions.insert(ExtensionKind::TransportCc, TWCC_ID);
+    TrackReceiver::new(TrackReceiverConfig {
+        kind: MediaKind::Video,
+        payload_types: vec![ReceivePayloadType {
+            pt: 96,
+            codec: Codec::Vp8,
+            clock_rate: 90_000,
+            rtx_pt: Some(97),
+        }],
+        extensions,
+        nack: true,
+        encrypted: false,
+        screen_share: false,
+    })
+}
+
+fn down_track(now: Instant) -> DownTrack {
+    let config = DownTrackConfig {
+        kind: MediaKind::Video,
+        codec: Codec::Vp8,
+        clock_rate: 90_000,
+        ssrc: 42,
+        pt: 96,
+        rtx: Some((43, 97)),
+        encrypted: false,
+        first_seq: 1000,
+        first_rtx_seq: 1,
+        live_layers: [0].into_iter().collect(),
+    };
+    DownTrack::new(config, DownTrackSettings::default(), now)
+}
+
+/// A publisher's packets at 30 per second, as they come out of its track.
+struct Source {
+    receiver: TrackReceiver,
+    pool: BodyPool,
+    now: Instant,
+    number: u32,
+}
+
+impl Source {
+    fn new() -> Self {
+        Self { receiver: receiver(), pool: BodyPool::new(4096), now: Instant::now(), number: 0 }
+    }
+
+    fn next(&mut self) -> MediaPacket {
+        let bytes = packet(self.number);
+        self.take(&bytes)
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> MediaPacket {
+        self.number += 1;
+        self.now += Duration::from_millis(33);
+        let view = RtpView::parse(bytes).expect("a valid packet");
+        self.receiver.on_rtp(self.now, BINDING, &view, &mut self.pool).expect("in order")
+    }
+}
+
+fn sfu(c: &mut Criterion) {
+    c.bench_function("receive: place, store the body, inspect", |b| {
+        let mut source = Source::new();
+        let mut bytes = packet(0);
+        source.take(&bytes);
+        b.iter(|| {
+            let number = source.number;
+            bytes[2..4].copy_from_slice(&(number as u16).to_be_bytes());
+            bytes[4..8].copy_from_slice(&number.wrapping_mul(3000).to_be_bytes());
+            source.take(&bytes)
+        });
+    });
+    c.bench_function("keep in the history", |b| {
+        let mut source = Source::new();
+        let mut history = TrackHistory::new(MediaKind::Video);
+        b.iter_batched(|| source.next(), |packet| history.push(&packet), BatchSize::SmallInput);
+    });
+    c.bench_function("forward to one receiver: select and munge", |b| {
+        let mut source = Source::new();
+        let mut down = down_track(source.now);
+        let first = source.next();
+        assert!(down.forward(source.now, &first).is_some(), "the key frame goes out");
+        b.iter_batched(
+            || (source.next(), source.now),
+            |(packet, now)| down.forward(now, &packet).is_some(),
+            BatchSize::SmallInput,
+        );
+    });
+    c.bench_function("answer a NACK of four packets", |b| {
+        b.iter_batched(
+            || {
+                let mut source = Source::new();
+                let mut down = down_track(source.now);
+                let mut history = TrackHistory::new(MediaKind::Video);
+                for _ in 0..40 {
+                    let packet = source.next();
+                    history.push(&packet);
+                    down.forward(source.now, &packet);
+                }
+                (down, history, source.now)
+            },
+            |(mut down, history, now)| {
+                let mut sent = 0;
+                down.on_nack(now, [1010, 1011, 1012, 1013], &history, |_| sent += 1);
+                (down, history, sent)
+            },
+            BatchSize::LargeInput,
+        );
+    });
+}
+
+fn feedback(c: &mut Criterion) {
+    c.bench_function("note an arrival for transport-wide feedback", |b| {
+        let mut twcc = TwccReceiver::new(1);
+        let (mut now, mut seq, mut out) = (Instant::now(), 0u16, Vec::new());
+        b.iter(|| {
+            now += Duration::from_micros(500);
+            seq = seq.wrapping_add(1);
+            twcc.on_packet(now, 7, seq);
+            out.clear();
+            twcc.poll(now, &mut out);
+            out.len()
+        });
+    });
+    c.bench_function("cut 32 datagrams into GSO runs", |b| {
+        let mut arena = SendArena::new(64 * 1024);
+        for at in 0..32 {
+            // The last packets of each frame of eight are one byte larger.
+            arena.commit(1180 + usize::from(at % 8 > 4));
+        }
+        b.iter(|| black_box(&arena).runs(64).count());
+    });
+}
+
+criterion_group!(hot_path, parse, srtp, sfu, feedback);
+criterion_main!(hot_path);
