@@ -2,28 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-/// Shortest time between two requests for the lowest layer (LiveKit).
-const LOW_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Shortest time between two requests for a middle or high layer (LiveKit).
-const UPPER_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest time between two requests for one layer. LiveKit's value for the lowest layer; its
+/// second for the upper ones would keep somebody who joins just after another waiting that long
+/// for the first picture.
+const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Requests for one layer of one track.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct KeyFrameThrottle {
-    interval: Duration,
     last_sent: Option<Instant>,
     pending: bool,
     sent: u64,
 }
 
 impl KeyFrameThrottle {
-    /// For the layer with this index, 0 = lowest.
-    pub fn new(layer: u8) -> Self {
-        let interval = if layer == 0 { LOW_INTERVAL } else { UPPER_INTERVAL };
-        Self { interval, last_sent: None, pending: false, sent: 0 }
-    }
-
     /// A receiver needs a key frame.
     pub fn request(&mut self) {
         self.pending = true;
@@ -49,7 +41,7 @@ impl KeyFrameThrottle {
     /// When [`poll`](Self::poll) sends a request that is being held back; `None` if none is, or if
     /// one may go at once.
     pub fn deadline(&self) -> Option<Instant> {
-        self.last_sent.filter(|_| self.pending).map(|at| at + self.interval)
+        self.last_sent.filter(|_| self.pending).map(|at| at + INTERVAL)
     }
 
     /// Whether a request waits to be sent.
@@ -71,38 +63,36 @@ mod tests {
     #[test]
     fn five_hundred_joiners_cause_one_request_per_window() {
         let t0 = epoch();
-        for (layer, windows) in [(0, 4), (1, 2), (2, 2)] {
-            let mut throttle = KeyFrameThrottle::new(layer);
-            let mut sent = 0;
-            for at in 0..2_000u64 {
-                throttle.request();
-                sent += u32::from(throttle.poll(t0 + Duration::from_millis(at)));
-            }
-            assert_eq!(sent, windows, "layer {layer}");
+        let mut throttle = KeyFrameThrottle::default();
+        let mut sent = 0;
+        for at in 0..2_000u64 {
+            throttle.request();
+            sent += u32::from(throttle.poll(t0 + Duration::from_millis(at)));
         }
+        assert_eq!(sent, 4);
     }
 
     #[test]
     fn a_request_held_back_goes_out_at_the_end_of_the_window() {
         let t0 = epoch();
-        let mut throttle = KeyFrameThrottle::new(1);
+        let mut throttle = KeyFrameThrottle::default();
         throttle.request();
         assert!(throttle.poll(t0));
         throttle.request();
         assert!(!throttle.poll(t0 + Duration::from_millis(10)));
-        assert_eq!(throttle.deadline(), Some(t0 + UPPER_INTERVAL));
-        assert!(throttle.poll(t0 + UPPER_INTERVAL));
+        assert_eq!(throttle.deadline(), Some(t0 + INTERVAL));
+        assert!(throttle.poll(t0 + INTERVAL));
         assert_eq!(throttle.deadline(), None);
     }
 
     #[test]
     fn a_key_frame_serves_everyone_who_asked_before_it() {
         let t0 = epoch();
-        let mut throttle = KeyFrameThrottle::new(0);
+        let mut throttle = KeyFrameThrottle::default();
         throttle.request();
         assert!(throttle.poll(t0));
         throttle.request();
         throttle.on_key_frame();
-        assert!(!throttle.poll(t0 + LOW_INTERVAL));
+        assert!(!throttle.poll(t0 + INTERVAL));
     }
 }

@@ -98,7 +98,7 @@ impl TrackReceiver {
         let layers = std::array::from_fn(|layer| Layer {
             stream: None,
             liveness: LayerLiveness::new(layer as u8, config.screen_share),
-            key_frames: KeyFrameThrottle::new(layer as u8),
+            key_frames: KeyFrameThrottle::default(),
             structures: StructureTracker::default(),
             started: Started::No,
         });
