@@ -1,7 +1,9 @@
 //! The scenarios: what participants do, and what it costs the server.
 
+use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::{Context, bail};
 use serde::Serialize;
 use sluice_load::{
     Layout, Moment, Observer, Options, Report, Second, cpu_time, resident_bytes, run,
@@ -10,10 +12,10 @@ use sluice_load::{
 use crate::server::{Server, ServerSpec};
 
 /// One kind of load.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scenario {
     /// Name on the command line and in the table.
-    pub name: &'static str,
+    pub name: String,
     /// Publishing participants.
     pub publishers: usize,
     /// Subscribing participants.
@@ -26,31 +28,45 @@ pub struct Scenario {
     pub layout: Layout,
 }
 
-/// All scenarios.
-pub const SCENARIOS: [Scenario; 5] = [
-    scenario("video-1x50", 1, 50, false, true, Layout::All),
-    scenario("video-1x200", 1, 200, false, true, Layout::All),
-    scenario("audio-10x100", 10, 100, true, false, Layout::All),
-    scenario("meeting-10x10", 10, 10, true, true, Layout::Speaker),
-    scenario("idle-200", 0, 200, false, false, Layout::All),
-];
+/// What runs when nothing is named.
+pub const USUAL: [&str; 5] =
+    ["video-1x50", "video-1x200", "audio-10x100", "meeting-10x10", "idle-200"];
 
-const fn scenario(
-    name: &'static str,
-    publishers: usize,
-    subscribers: usize,
-    audio: bool,
-    video: bool,
-    layout: Layout,
-) -> Scenario {
-    Scenario { name, publishers, subscribers, audio, video, layout }
+impl FromStr for Scenario {
+    type Err = anyhow::Error;
+
+    /// `video-PxS`, `audio-PxS`, `meeting-PxS` with P publishers and S subscribers, or `idle-N`.
+    fn from_str(name: &str) -> anyhow::Result<Self> {
+        let usage = "a scenario is video-PxS, audio-PxS, meeting-PxS or idle-N";
+        let (kind, size) = name.split_once('-').context(usage)?;
+        let (audio, video, layout) = match kind {
+            "video" => (false, true, Layout::All),
+            "audio" => (true, false, Layout::All),
+            "meeting" => (true, true, Layout::Speaker),
+            "idle" => (false, false, Layout::All),
+            _ => bail!("{usage}, not {name}"),
+        };
+        let (publishers, subscribers) = match size.split_once('x') {
+            Some((publishers, subscribers)) if kind != "idle" => (publishers, subscribers),
+            None if kind == "idle" => ("0", size),
+            _ => bail!("{usage}, not {name}"),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            publishers: publishers.parse().context(usage)?,
+            subscribers: subscribers.parse().context(usage)?,
+            audio,
+            video,
+            layout,
+        })
+    }
 }
 
 /// What one run of a scenario cost the server.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cost {
     /// Scenario.
-    pub name: &'static str,
+    pub name: String,
     /// Seconds measured.
     pub seconds: f64,
     /// Packets that left the server per second.
@@ -133,7 +149,7 @@ pub fn measure(
     let packets = report.received.packets.max(1) as f64;
     let latency = if scenario.video { report.video_latency } else { report.audio_latency };
     Ok(Cost {
-        name: scenario.name,
+        name: scenario.name.clone(),
         seconds: report.seconds,
         packets_per_second: report.packets_per_second,
         cpu_us_per_packet: window * 1e6 / packets,
@@ -179,4 +195,26 @@ impl Observer for Watch {
     }
 
     fn second(&mut self, _: &Second) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_how_many_publish_and_subscribe() {
+        let scenario: Scenario = "meeting-3x40".parse().unwrap();
+        assert_eq!((scenario.publishers, scenario.subscribers), (3, 40));
+        assert!(scenario.audio && scenario.video);
+        let idle: Scenario = "idle-7".parse().unwrap();
+        assert_eq!((idle.publishers, idle.subscribers), (0, 7));
+        assert!(USUAL.iter().all(|name| name.parse::<Scenario>().is_ok()));
+    }
+
+    #[test]
+    fn other_names_are_refused() {
+        for name in ["video", "video-5", "idle-1x2", "chat-1x1", "audio-ax1"] {
+            assert!(name.parse::<Scenario>().is_err(), "{name}");
+        }
+    }
 }

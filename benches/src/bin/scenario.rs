@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use sluice_benches::scenario::{Cost, SCENARIOS, Scenario, Settings, measure};
+use sluice_benches::floor::{self, FloorCase};
+use sluice_benches::scenario::{Cost, Scenario, Settings, USUAL, measure};
 use sluice_benches::server::ServerSpec;
 use sluice_benches::table::{markdown, median};
 
@@ -18,8 +19,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Cost of a server under load: CPU per packet and join, memory, latency.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Scenarios to run, default all
-    scenarios: Vec<String>,
+    /// Scenarios: video-PxS, audio-PxS, meeting-PxS (publishers x subscribers), idle-N
+    #[arg(default_values = USUAL)]
+    scenarios: Vec<Scenario>,
     /// The sluice binary, default the one beside this program
     #[arg(long)]
     server: Option<PathBuf>,
@@ -69,7 +71,7 @@ fn main() -> anyhow::Result<()> {
         threads: arguments.threads,
     };
     let (mut rows, mut all) = (Vec::new(), Vec::new());
-    for scenario in chosen(&arguments.scenarios)? {
+    for scenario in &arguments.scenarios {
         let mut costs = Vec::new();
         for run in 1..=arguments.runs.max(1) {
             eprintln!("{} run {run} of {}", scenario.name, arguments.runs.max(1));
@@ -79,10 +81,11 @@ fn main() -> anyhow::Result<()> {
             }
             costs.push(cost);
         }
-        rows.push(row(scenario.name, &costs));
+        rows.push(row(&scenario.name, &costs));
         all.append(&mut costs);
     }
     println!("{}", markdown(&HEADER, &rows));
+    print_floor()?;
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_vec_pretty(&all)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -140,14 +143,14 @@ fn spec(arguments: &Arguments) -> anyhow::Result<ServerSpec> {
     Ok(ServerSpec::Sluice { binary, arguments: arguments.server_args.clone() })
 }
 
-fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Scenario>> {
-    if names.is_empty() {
-        return Ok(SCENARIOS.iter().collect());
+/// The floor at the same time: what the machine charges for copy, AES-GCM and send alone.
+fn print_floor() -> anyhow::Result<()> {
+    let mut parts = Vec::new();
+    for (payload, batch) in [(1150, 1), (1150, 4), (1150, 8), (90, 1), (90, 8)] {
+        let case = FloorCase { receivers: 200, batch, payload };
+        let floor = floor::measure(case, Duration::from_secs(1))?;
+        parts.push(format!("{payload} B x {batch}: {:.2} us", floor.total_ns / 1000.0));
     }
-    let find = |name: &String| {
-        let known = || SCENARIOS.map(|scenario| scenario.name).join(", ");
-        let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
-        found.with_context(|| format!("no scenario `{name}`; there are {}", known()))
-    };
-    names.iter().map(find).collect()
+    println!("floor (copy, seal, send) per packet: {}", parts.join(", "));
+    Ok(())
 }

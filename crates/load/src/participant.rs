@@ -14,7 +14,7 @@ use sluice_proto::signal_response::Message as Response;
 use sluice_proto::{
     AddTrackRequest, JoinResponse, LeaveRequest, ParticipantInfo, Ping, SessionDescription,
     SignalTarget, SubscribedQualityUpdate, TrackInfo, TrackSource, TrackType, TrickleRequest,
-    UpdateSubscription, UpdateTrackSettings, VideoLayer, VideoQuality,
+    UpdateSubscription, UpdateTrackSettings, VideoLayer, VideoQuality, request_response,
 };
 use sluice_rtp::{Codec, ExtensionKind, MediaKind};
 use sluice_transport::sdp::{RemoteCandidate, parse_candidate_init};
@@ -201,7 +201,9 @@ impl Participant {
                 Ok(())
             }
             Response::Leave(leave) => bail!("told to leave: {:?}", leave.reason()),
-            Response::RequestResponse(response) => {
+            Response::RequestResponse(response)
+                if response.reason() != request_response::Reason::Ok =>
+            {
                 bail!("a request was refused: {:?} {}", response.reason(), response.message)
             }
             Response::SubscriptionResponse(response) => {

@@ -46,7 +46,9 @@ impl Second {
         let (received, published) = (snapshot.received, snapshot.published);
         let earlier = before.map(|before| before.totals).unwrap_or_default();
         // A restart of the counters makes them smaller than before.
-        let since = |now: u64, then: u64| if now >= then { now - then } else { now };
+        let restarted =
+            received.packets < earlier.0.packets || published.packets < earlier.1.packets;
+        let since = |now: u64, then: u64| if restarted { now } else { now.saturating_sub(then) };
         let latency = &snapshot.measurements.recent_latency;
         Self {
             at_s: at.as_secs_f64(),
@@ -140,7 +142,8 @@ impl Report {
         let (received, published) = (end.received, end.published);
         let expected =
             received.packets - received.repair_packets.min(received.packets) + received.lost;
-        let packets = (received.packets + published.packets).max(1);
+        let packets = received.packets + published.packets;
+        let cpu_us = cpu.as_secs_f64() * 1e6;
         let mut media = end.measurements.audio_latency.clone();
         media.add(&end.measurements.video_latency);
         Self {
@@ -163,7 +166,7 @@ impl Report {
             first_packet: end.measurements.first_packet.summary(),
             first_frame: end.measurements.first_frame.summary(),
             tester_cpu_s: cpu.as_secs_f64(),
-            tester_cpu_us_per_packet: cpu.as_secs_f64() * 1e6 / packets as f64,
+            tester_cpu_us_per_packet: if packets == 0 { 0.0 } else { cpu_us / packets as f64 },
             tester_send_drops: end.send_drops.saturating_sub(send_drops_before),
             latency_curve: media.curve(),
             timeline,
