@@ -25,10 +25,10 @@ const STYLE: &str = "
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1360px;padding:0 1rem}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:0 0 .4rem}
 .dim{color:var(--dim)}.good{color:var(--good)}.bad{color:var(--bad)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.8rem;margin:1.2rem 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:.8rem;margin:1.2rem 0}
 .tile,.plot,section{border:1px solid var(--line);border-radius:8px;padding:.8rem 1rem}
-.tile b{display:block;font-size:1.5rem;font-weight:600;font-variant-numeric:tabular-nums}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(26rem,1fr));gap:.8rem;margin-bottom:.8rem}
+.tile b{display:block;font-size:1.5rem;font-weight:600;font-variant-numeric:tabular-nums;white-space:nowrap}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(34rem,1fr));gap:.8rem;margin-bottom:.8rem}
 svg{width:100%;height:auto}text{fill:var(--dim);font-size:11px}
 table{border-collapse:collapse;width:100%}td,th{text-align:right;padding:.2rem .6rem;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
 td:first-child,th:first-child{text-align:left}th{font-weight:600}";
