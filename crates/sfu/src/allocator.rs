@@ -15,15 +15,18 @@ use crate::packet::MAX_LAYERS;
 
 /// Change of the estimate at which everything is looked at again (JVB).
 const REALLOCATE_SHARE: f64 = 0.15;
-/// And at the latest after this time (JVB: 5 s; layers come and go with their publishers).
-const REALLOCATE_INTERVAL: Duration = Duration::from_secs(2);
+/// And at the latest after this time: layers come and go with their publishers (JVB: 5 s). Margins
+/// and holds, not rarity, keep it calm.
+const REALLOCATE_INTERVAL: Duration = Duration::from_millis(500);
 /// While something is held back (LiveKit: 100 ms).
 const DEFICIENT_INTERVAL: Duration = Duration::from_millis(250);
 /// A step above what a stream has must fit with this factor.
-const UPGRADE_MARGIN: f64 = 1.08;
+const UPGRADE_MARGIN: f64 = 1.04;
 /// What is held may exceed its share of the estimate by this factor before it is taken away: rates
 /// and estimates wobble.
 const KEEP_MARGIN: f64 = 1.03;
+/// Beyond this factor a layer is left at once, without waiting for the key frame of the lower one.
+const URGENT: f64 = 1.15;
 /// After bandwidth took a layer away it comes back no sooner; doubles if it has to go again within
 /// [`FLAP_WINDOW`] of coming back (mediasoup: 10 s).
 const UPGRADE_HOLD: Duration = Duration::from_millis(1_500);
@@ -117,6 +120,7 @@ struct Stream<K> {
     state: StreamState,
     hold_until: Option<Instant>,
     hold: Duration,
+    lowered: Option<Instant>,
     upgraded: Option<Instant>,
 }
 
@@ -127,6 +131,7 @@ pub struct Allocator<K> {
     /// In the order of service.
     streams: Vec<Stream<K>>,
     estimate_bps: Option<u64>,
+    usable_bps: Option<u64>,
     allocated_for_bps: u64,
     changed: bool,
     next: Option<Instant>,
@@ -139,6 +144,7 @@ impl<K: Copy + Eq> Allocator<K> {
             config,
             streams: Vec::new(),
             estimate_bps: None,
+            usable_bps: None,
             allocated_for_bps: 0,
             changed: false,
             next: None,
@@ -174,10 +180,12 @@ impl<K: Copy + Eq> Allocator<K> {
         self.changed = true;
     }
 
-    /// Takes a new estimate, bits per second. `None`: the path is not estimated.
-    pub fn set_estimate(&mut self, estimate_bps: Option<u64>) {
-        self.changed |= estimate_bps.is_some() != self.estimate_bps.is_some();
-        self.estimate_bps = estimate_bps;
+    /// Takes a new estimate, and what of it is usable now, bits per second. `None`: the path is not
+    /// estimated.
+    pub fn set_estimate(&mut self, estimate: Option<(u64, u64)>) {
+        self.changed |= estimate.is_some() != self.usable_bps.is_some();
+        self.estimate_bps = estimate.map(|(estimate, _)| estimate);
+        self.usable_bps = estimate.map(|(_, usable)| usable);
     }
 
     /// What would be sent if everything fitted, bits per second: for the estimator.
@@ -207,16 +215,18 @@ impl<K: Copy + Eq> Allocator<K> {
             return;
         }
         self.changed = false;
-        self.allocated_for_bps = self.estimate_bps.unwrap_or(0);
+        self.allocated_for_bps = self.usable_bps.unwrap_or(0);
         self.streams.iter_mut().for_each(Stream::list_steps);
-        match self.estimate_bps {
+        match self.usable_bps {
             None => self.streams.iter_mut().for_each(|stream| stream.next = stream.len),
             Some(estimate) => self.divide(now, estimate),
         }
         let total: u64 = self.streams.iter().map(|stream| stream.cost(stream.next)).sum();
         let ample = self.estimate_bps.is_none_or(|bps| bps as f64 >= AMPLE * total as f64);
+        let held = self.streams.iter().map(|stream| stream.cost(stream.given)).sum::<u64>() as f64;
+        let urgent = self.usable_bps.is_some_and(|bps| held > URGENT * bps as f64);
         for stream in &mut self.streams {
-            if let Some(change) = stream.conclude(now, ample, self.config.allow_pause) {
+            if let Some(change) = stream.conclude(now, ample, urgent, self.config.allow_pause) {
                 tell(change);
             }
         }
@@ -228,25 +238,29 @@ impl<K: Copy + Eq> Allocator<K> {
         if self.changed || self.next.is_some_and(|at| now >= at) {
             return true;
         }
-        let Some(estimate) = self.estimate_bps else { return false };
+        let Some(estimate) = self.usable_bps else { return false };
         let (estimate, before) = (estimate as f64, self.allocated_for_bps as f64);
         let moved = (estimate - before).abs() > REALLOCATE_SHARE * before;
         moved || (self.allocated_bps() as f64 > estimate * KEEP_MARGIN && estimate < before)
     }
 
-    fn divide(&mut self, now: Instant, estimate: u64) {
+    fn divide(&mut self, now: Instant, usable: u64) {
         let audio = self.streams.iter().filter(|s| s.demand.kind == StreamKind::Audio);
         let audio: u64 = audio.map(|stream| stream.cost(stream.len)).sum();
-        let video = estimate.saturating_sub(audio) as f64;
+        let video = usable.saturating_sub(audio) as f64;
         let mut left = Budget { bps: video, slack: video * (KEEP_MARGIN - 1.0) };
         for stream in &mut self.streams {
             let is_audio = stream.demand.kind == StreamKind::Audio;
             stream.next = if is_audio { stream.len } else { 0 };
         }
-        // Something of everything.
+        // Something of everything. A queue that drains is no reason to pause what the path carries.
+        let whole = self.estimate_bps.unwrap_or(usable).max(usable);
+        let reserve = whole.saturating_sub(usable) as f64;
+        left.slack += reserve;
         for stream in self.streams.iter_mut().filter(|stream| !stream.is_audio()) {
             left.raise(now, stream, 1);
         }
+        left.slack -= reserve;
         // Screen shares as far as they go.
         let is_screen = |s: &&mut Stream<K>| s.demand.kind == StreamKind::ScreenShare;
         for stream in self.streams.iter_mut().filter(is_screen) {
@@ -311,6 +325,7 @@ impl<K: Copy> Stream<K> {
             state: StreamState::Active,
             hold_until: None,
             hold: UPGRADE_HOLD,
+            lowered: None,
             upgraded: None,
         };
         stream.list_steps();
@@ -318,14 +333,29 @@ impl<K: Copy> Stream<K> {
     }
 
     /// Turns the result of a division into what changes.
-    fn conclude(&mut self, now: Instant, ample: bool, allow_pause: bool) -> Option<Change<K>> {
+    fn conclude(
+        &mut self,
+        now: Instant,
+        ample: bool,
+        urgent: bool,
+        allow_pause: bool,
+    ) -> Option<Change<K>> {
         let before = std::mem::replace(&mut self.given, self.next);
         let lowered = self.next < before.min(self.len);
-        if lowered {
-            let flapped = self.upgraded.is_some_and(|at| now < at + FLAP_WINDOW);
-            self.hold = if flapped { (self.hold * 2).min(MAX_UPGRADE_HOLD) } else { UPGRADE_HOLD };
+        let spatial = |n: usize| n.checked_sub(1).map(|index| self.steps[index].spatial);
+        let (old, new) = (spatial(before.min(self.len)), spatial(self.next));
+        if new < old {
+            let flapped = self.upgraded.take().is_some_and(|at| now < at + FLAP_WINDOW);
+            let longer = (self.hold * 2).min(MAX_UPGRADE_HOLD);
+            let calm = self.hold_until.is_none_or(|until| now >= until + FLAP_WINDOW);
+            self.hold = match (flapped, calm) {
+                (true, _) => longer,
+                (false, true) => UPGRADE_HOLD,
+                (false, false) => self.hold,
+            };
             self.hold_until = Some(now + self.hold);
-        } else if self.next > before && self.allocation.is_some() {
+            self.lowered = Some(now);
+        } else if new > old && self.allocation.is_some() {
             self.upgraded = Some(now);
         }
         let starved = self.demand.enabled && self.len > 0 && self.next == 0;
@@ -335,7 +365,11 @@ impl<K: Copy> Stream<K> {
             Allocation::Paused
         } else {
             let step = self.steps[self.next.saturating_sub(1)];
-            Allocation::UpTo { spatial: step.spatial, temporal: step.temporal, urgent: lowered }
+            Allocation::UpTo {
+                spatial: step.spatial,
+                temporal: step.temporal,
+                urgent: lowered && urgent,
+            }
         };
         let state = match allocation {
             Allocation::Paused => StreamState::Paused,
@@ -360,6 +394,9 @@ impl<K: Copy> Stream<K> {
     fn is_held(&self, now: Instant, to: usize) -> bool {
         let held = self.hold_until.is_some_and(|until| now < until);
         let spatial = |n: usize| (n > 0).then(|| self.steps[n - 1].spatial);
+        // Nothing at all is worse than a layer that comes and goes.
+        let lately = self.lowered.is_some_and(|at| now < at + UPGRADE_HOLD);
+        let held = if self.given == 0 { lately } else { held };
         held && spatial(to) > spatial(self.given.min(self.len))
     }
 

@@ -50,7 +50,7 @@ impl Bench {
     }
 
     fn at(&mut self, ms_since: u64, estimate_bps: u64) -> &mut Self {
-        self.allocator.set_estimate(Some(estimate_bps));
+        self.allocator.set_estimate(Some((estimate_bps, estimate_bps)));
         let told = &mut self.told;
         self.allocator
             .allocate(self.t0 + ms(ms_since), |change| told.push((change.stream, change)));
@@ -126,7 +126,7 @@ fn down_goes_at_once_and_up_after_a_hold_with_a_margin() {
     assert_eq!(bench.at(1_700, 1_900_000).of(0), up_to(2, 2));
     // Without the margin what is there stays, and nothing more comes.
     let mut bench = Bench::new(true, &[camera()]);
-    assert_eq!(bench.at(0, 505_000).of(0), up_to(1, 1));
+    assert_eq!(bench.at(0, 502_000).of(0), up_to(1, 1));
     assert_eq!(bench.at(5_000, 600_000).of(0), up_to(1, 2));
     assert_eq!(bench.at(10_000, 495_000).of(0), up_to(1, 2));
 }

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use crate::bwe::ProbeCluster;
 
-/// Rate at which queued video drains, times the estimate (libwebrtc `kDefaultPaceMultiplier`).
-const PACING_FACTOR: f64 = 2.5;
+/// Rate at which queued video drains, times the estimate. libwebrtc's classic 2.5 makes every key
+/// frame a queue on the path, which looks like congestion; its newer mode uses 1.1.
+const PACING_FACTOR: f64 = 1.25;
 /// A burst of this length at the pacing rate passes unpaced (libwebrtc's newer send bursts) ...
 const BURST: Duration = Duration::from_millis(40);
 /// ... within these limits, bytes: four packets; libwebrtc's burst cap.
@@ -23,6 +24,12 @@ const BURST_BYTES: (f64, f64) = (4_800.0, 63_000.0);
 /// smoothness.
 const MAX_QUEUED: usize = 256;
 const MAX_WAIT: Duration = Duration::from_millis(250);
+/// Share of the usable rate for retransmissions, and how much of it may come at once: a receiver
+/// behind an overflowing queue asks for everything again, which keeps the queue full.
+const RETRANSMISSION_SHARE: f64 = 0.3;
+const RETRANSMISSION_BURST: Duration = Duration::from_millis(400);
+/// Least that may come at once, bytes: two packets.
+const MIN_RETRANSMISSION_BURST: f64 = 2_400.0;
 /// Largest packet of padding made of media, and largest without any (RFC 3550: the count is one
 /// byte, and includes itself); bytes of payload.
 pub const MAX_PADDING_MEDIA: usize = 1_200;
@@ -66,6 +73,8 @@ pub struct PacerStats {
     pub overflowed: u64,
     /// Bytes of padding asked for.
     pub padding_bytes: u64,
+    /// Retransmissions refused.
+    pub refused_retransmissions: u64,
     /// Probes given up: nothing to send them with.
     pub abandoned_probes: u64,
 }
@@ -93,6 +102,9 @@ pub struct Pacer<T> {
     burst: f64,
     /// Bytes sent beyond the pacing rate.
     debt: f64,
+    /// Bytes that may be retransmitted, per second and at the moment.
+    retransmission_rate: f64,
+    retransmission_credit: f64,
     updated: Instant,
     queue: VecDeque<Queued<T>>,
     queued_bytes: usize,
@@ -107,19 +119,22 @@ impl<T> Pacer<T> {
             rate: 0.0,
             burst: 0.0,
             debt: 0.0,
+            retransmission_rate: 0.0,
+            retransmission_credit: MIN_RETRANSMISSION_BURST,
             updated: now,
             queue: VecDeque::new(),
             queued_bytes: 0,
             probes: VecDeque::with_capacity(MAX_PROBES),
             stats: PacerStats::default(),
         };
-        pacer.set_estimate(now, estimate_bps);
+        pacer.set_rates(now, estimate_bps, estimate_bps);
         pacer
     }
 
-    /// Takes a new estimate, bits per second.
-    pub fn set_estimate(&mut self, now: Instant, estimate_bps: u64) {
+    /// Takes a new estimate and what of it is usable now, bits per second.
+    pub fn set_rates(&mut self, now: Instant, estimate_bps: u64, usable_bps: u64) {
         self.settle(now);
+        self.retransmission_rate = usable_bps as f64 / 8.0 * RETRANSMISSION_SHARE;
         self.rate = (estimate_bps as f64 * PACING_FACTOR / 8.0).max(1.0);
         self.burst = (self.rate * BURST.as_secs_f64()).clamp(BURST_BYTES.0, BURST_BYTES.1);
     }
@@ -141,6 +156,18 @@ impl<T> Pacer<T> {
         self.stats.delayed += 1;
         self.enqueue(now, item, size);
         None
+    }
+
+    /// Whether a retransmission of `size` bytes fits the budget; takes it from there.
+    pub fn may_retransmit(&mut self, now: Instant, size: usize) -> bool {
+        self.settle(now);
+        let fits = self.retransmission_credit >= size as f64;
+        if fits {
+            self.retransmission_credit -= size as f64;
+        } else {
+            self.stats.refused_retransmissions += 1;
+        }
+        fits
     }
 
     /// Notes that a packet left, of whatever kind. Returns the probe that it is part of, to be told
@@ -223,6 +250,9 @@ impl<T> Pacer<T> {
         let elapsed = now.saturating_duration_since(self.updated);
         self.updated = self.updated.max(now);
         self.debt = (self.debt - self.rate * elapsed.as_secs_f64()).max(0.0);
+        let burst = self.retransmission_rate * RETRANSMISSION_BURST.as_secs_f64();
+        let credit = self.retransmission_credit + self.retransmission_rate * elapsed.as_secs_f64();
+        self.retransmission_credit = credit.min(burst.max(MIN_RETRANSMISSION_BURST));
     }
 
     fn enqueue(&mut self, now: Instant, item: T, size: usize) {
@@ -325,13 +355,13 @@ mod tests {
         let t0 = epoch();
         let mut pacer = Pacer::new(t0, 1_000_000);
         let at_once = push_frame(&mut pacer, t0, 30);
-        assert_eq!(at_once.len(), 11);
+        assert_eq!(at_once.len(), 6);
         let later = drain(&mut pacer, t0, 200);
         let order: Vec<u32> = later.iter().map(|(_, packet)| *packet).collect();
-        assert_eq!(order, (11..30).collect::<Vec<_>>());
-        // 19 packets of 1,200 bytes at 2.5 Mbit/s: 73 ms.
+        assert_eq!(order, (6..30).collect::<Vec<_>>());
+        // 24 packets of 1,200 bytes at 1.25 Mbit/s: 184 ms.
         let last = later.last().expect("packets waited").0;
-        assert!((65..=80).contains(&last), "{last} ms");
+        assert!((175..=190).contains(&last), "{last} ms");
     }
 
     #[test]
@@ -353,6 +383,16 @@ mod tests {
         push_frame(&mut pacer, t0 + ms(1_000), 1_000);
         assert_eq!(pacer.queued().0, MAX_QUEUED);
         assert!(pacer.stats().overflowed > 0);
+    }
+
+    #[test]
+    fn retransmissions_have_a_budget() {
+        let t0 = epoch();
+        let mut pacer: Pacer<u32> = Pacer::new(t0, 1_000_000);
+        let now = t0 + ms(1_000);
+        let granted = (0..100).filter(|_| pacer.may_retransmit(now, 1_200)).count();
+        assert_eq!(granted, 12);
+        assert!(pacer.may_retransmit(now + ms(100), 1_200));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use super::history::PacketResult;
 
 /// Least span of the window, microseconds; long enough for two pictures of any layer.
 const MIN_SPAN_US: i64 = 500_000;
+/// Newest part of the window, microseconds.
+const RECENT_US: i64 = 200_000;
 /// Span after which even few packets are forgotten.
 const MAX_SPAN_US: i64 = 2_000_000;
 /// Packets below which the window stretches towards [`MAX_SPAN_US`].
@@ -52,20 +54,40 @@ impl AckedBitrate {
         self.forget();
     }
 
-    /// Bits per second; `None` until enough packets arrived.
+    /// Bits per second: the higher of the whole window and of its newest part, which tells sooner
+    /// that a larger layer has begun. `None` until enough packets arrived.
     pub fn bitrate_bps(&self) -> Option<u64> {
-        let (first, last) = (self.packets.front()?, self.packets.back()?);
-        if self.packets.len() < REQUIRED {
+        self.rate_after(0, MIN_SPAN_US / 4).max(self.recent_bps())
+    }
+
+    /// Bits per second that a full path delivers: the lower of the two. Only while a queue stands.
+    pub fn bottleneck_bps(&self) -> Option<u64> {
+        let whole = self.rate_after(0, MIN_SPAN_US / 4)?;
+        // Not lower than half: little arrives as well when little was sent.
+        Some(self.recent_bps().map_or(whole, |recent| recent.clamp(whole / 2, whole)))
+    }
+
+    fn recent_bps(&self) -> Option<u64> {
+        let newest = self.packets.back()?.arrival_us;
+        let recent = self.packets.iter().rev().take_while(|p| p.arrival_us + RECENT_US >= newest);
+        let skip = self.packets.len() - recent.count();
+        self.rate_after(skip, RECENT_US * 4 / 5)
+    }
+
+    /// The rate of the packets after the first `skip`, over at least `min_span` microseconds.
+    fn rate_after(&self, skip: usize, min_span: i64) -> Option<u64> {
+        let packets = self.packets.iter().skip(skip);
+        let (first, last) = (packets.clone().next()?, self.packets.back()?);
+        if self.packets.len() - skip < REQUIRED {
             return None;
         }
-        let total: u64 = self.packets.iter().map(|packet| u64::from(packet.size)).sum();
+        let total: u64 = packets.clone().map(|packet| u64::from(packet.size)).sum();
         let arrived = total - u64::from(first.size);
         let arrival_span = (last.arrival_us - first.arrival_us).max(1);
-        let sent = self.packets.iter().map(|packet| packet.sent_us);
+        let sent = packets.map(|packet| packet.sent_us);
         let (from, to) = sent.fold((i64::MAX, i64::MIN), |(a, b), at| (a.min(at), b.max(at)));
-        let send_span = (to - from).max(1);
         // The spans leave out one packet each; bursts would count too much over a short one.
-        let span = arrival_span.max(send_span).max(MIN_SPAN_US / 4);
+        let span = arrival_span.max(to - from).max(min_span);
         Some(arrived * 8 * 1_000_000 / span as u64)
     }
 

@@ -16,6 +16,9 @@ const DEFAULT_RTT: Duration = Duration::from_millis(200);
 /// Shortest and longest time between decreases; in between, a round trip.
 const DECREASE_INTERVAL: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_millis(200));
+/// What arrives must be this much above the capacity known until the latter is forgotten. libwebrtc
+/// forgets it at once and then grows fast into the limit it has just left.
+const OUTGROWN: f64 = 1.15;
 /// Pictures per second and bytes per packet assumed for the additive step.
 const STEP_FPS: f64 = 30.0;
 const STEP_PACKET_BITS: f64 = 1_200.0 * 8.0;
@@ -101,7 +104,7 @@ impl Aimd {
     }
 
     fn increase(&mut self, now: Instant, acked: f64) {
-        if self.capacity.upper().is_some_and(|upper| acked > upper) {
+        if self.capacity.upper().is_some_and(|upper| acked > OUTGROWN * upper) {
             self.capacity = LinkCapacity::default();
         }
         let limit = ACKED_HEADROOM.0 * acked + ACKED_HEADROOM.1;

@@ -19,6 +19,9 @@ const DRAIN_SHARE: (f64, f64) = (0.85, 0.75);
 /// What a long one is.
 const LONG_QUEUE: Duration = Duration::from_millis(120);
 
+/// What a short one is: packets pass almost as fast as ever.
+const SHORT_QUEUE: Duration = Duration::from_millis(12);
+
 /// The delay-based estimator.
 #[derive(Debug)]
 pub struct DelayBased {
@@ -63,20 +66,30 @@ impl DelayBased {
         }
     }
 
-    /// Moves the estimate. `probe_bps` is what a probe measured. Returns whether an overuse has
+    /// Moves the estimate. `bottleneck_bps` is what a full path delivers, `probe_bps`
+    /// what a probe measured. Returns whether an overuse has
     /// just ended.
-    pub fn update(&mut self, now: Instant, acked_bps: Option<u64>, probe_bps: Option<u64>) -> bool {
+    pub fn update(
+        &mut self,
+        now: Instant,
+        acked_bps: Option<u64>,
+        bottleneck_bps: Option<u64>,
+        probe_bps: Option<u64>,
+    ) -> bool {
         let state = self.trendline.state();
         if std::mem::take(&mut self.must_drain) {
             self.was_over = true;
             self.overuses += 1;
-            let arriving = acked_bps.unwrap_or(self.aimd.bitrate_bps());
+            let arriving = bottleneck_bps.unwrap_or(self.aimd.bitrate_bps());
             let long = self.queue.delay() >= LONG_QUEUE;
             let share = if long { DRAIN_SHARE.1 } else { DRAIN_SHARE.0 };
             let target = (arriving as f64 * share) as u64;
             self.aimd.set_bitrate(now, target.min(self.aimd.bitrate_bps()));
             return false;
         }
+        // A key frame makes a trend too. If its queue is already gone, it was no overuse.
+        let harmless = state == NetworkState::Overuse && self.queue.delay() < SHORT_QUEUE;
+        let state = if harmless { NetworkState::Underuse } else { state };
         if state == NetworkState::Overuse {
             self.was_over = true;
             self.overuses += 1;

@@ -132,6 +132,12 @@ pub trait BandwidthEstimator: std::fmt::Debug {
     /// What the path takes, bits per second.
     fn estimate_bps(&self) -> u64;
 
+    /// What may be sent now, bits per second: the estimate, less what a long queue on the path needs
+    /// to drain soon. For the allocator and the pacer.
+    fn usable_bps(&self) -> u64 {
+        self.estimate_bps()
+    }
+
     /// Round-trip time, if known.
     fn rtt(&self) -> Option<Duration>;
 

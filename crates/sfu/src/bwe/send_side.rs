@@ -24,6 +24,11 @@ const FEEDBACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Factor on the estimate for each second without feedback.
 const SILENCE_BACKOFF: f64 = 0.7;
 const SILENCE_STEP: Duration = Duration::from_secs(1);
+/// A queue this long is drained within this time.
+const LONG_QUEUE: Duration = Duration::from_millis(100);
+const DRAIN_TIME: Duration = Duration::from_millis(500);
+/// Share of the estimate that stays usable meanwhile: a queue is no reason to pause what fits.
+const MIN_USABLE: f64 = 0.4;
 /// Weight of the past in the smoothed round-trip time of feedback.
 const RTT_SMOOTHING: f64 = 0.8;
 
@@ -41,11 +46,15 @@ pub struct SendSideEstimator {
     probes: ProbeController,
     alr: AlrDetector,
     estimate_bps: u64,
+    usable_bps: u64,
+    desired_bps: u64,
     /// Round-trip time by report blocks, else by feedback.
     rtt: Option<Duration>,
     feedback_rtt: Option<Duration>,
     last_sent: Option<Instant>,
+    /// Moves on by itself while nothing comes.
     last_feedback: Option<Instant>,
+    last_results: Option<Instant>,
     next_process: Instant,
     sent_probes: u64,
 }
@@ -63,10 +72,13 @@ impl SendSideEstimator {
             probes: ProbeController::new(config.max_bps),
             alr: AlrDetector::new(now),
             estimate_bps: config.start_bps,
+            usable_bps: config.start_bps,
+            desired_bps: 0,
             rtt: None,
             feedback_rtt: None,
             last_sent: None,
             last_feedback: None,
+            last_results: None,
             next_process: now,
             sent_probes: 0,
             config,
@@ -95,9 +107,10 @@ impl SendSideEstimator {
         // A probe during which the path was slower than what arrives anyway measured a burst.
         let probe_bps = probe_bps.map(|bps| bps.max(acked_bps.unwrap_or(0).min(self.estimate_bps)));
         self.delay.on_results(now, now_us, &self.results);
-        let recovered = self.delay.update(now, acked_bps, probe_bps);
+        let recovered = self.delay.update(now, acked_bps, self.acked.bottleneck_bps(), probe_bps);
         self.loss.update(now, &self.results, self.delay.bitrate_bps(), acked_bps);
         self.settle();
+        self.drain(now);
         let situation = self.situation();
         self.probes.on_estimate(now, &situation, probe_bps.is_some());
         if recovered {
@@ -109,6 +122,21 @@ impl SendSideEstimator {
         let delay = self.delay.bitrate_bps();
         let estimate = self.loss.limit_bps().map_or(delay, |loss| loss.min(delay));
         self.estimate_bps = estimate.clamp(self.config.min_bps, self.config.max_bps);
+        self.usable_bps = self.estimate_bps;
+    }
+
+    /// Takes from the estimate what the queue on the path needs to drain.
+    fn drain(&mut self, now: Instant) {
+        let queue = self.delay.queue();
+        let stale = self.last_feedback.is_none_or(|at| now >= at + DRAIN_TIME);
+        self.usable_bps = self.estimate_bps;
+        if stale || queue < LONG_QUEUE {
+            return;
+        }
+        let arriving = self.acked.bottleneck_bps().unwrap_or(self.estimate_bps);
+        let drain = arriving as f64 * queue.as_secs_f64() / DRAIN_TIME.as_secs_f64();
+        let least = (self.estimate_bps as f64 * MIN_USABLE) as u64;
+        self.usable_bps = self.estimate_bps.saturating_sub(drain as u64).max(least);
     }
 
     /// Lowers the estimate while packets go out and nothing comes back.
@@ -136,6 +164,11 @@ impl BandwidthEstimator for SendSideEstimator {
         let Some(summary) = self.history.on_feedback(now, feedback, &mut self.results) else {
             return;
         };
+        if self.last_results.is_some_and(|at| now >= at + FEEDBACK_TIMEOUT) {
+            // Losses before a pause say nothing about the path after it.
+            self.loss = LossBased::new(self.estimate_bps, self.config.min_bps);
+        }
+        self.last_results = Some(now);
         self.last_feedback = Some(now);
         let rtt = match self.feedback_rtt {
             Some(old) => {
@@ -164,6 +197,7 @@ impl BandwidthEstimator for SendSideEstimator {
     }
 
     fn set_desired(&mut self, _now: Instant, desired_bps: u64) {
+        self.desired_bps = desired_bps;
         self.probes.set_desired(desired_bps);
     }
 
@@ -174,14 +208,19 @@ impl BandwidthEstimator for SendSideEstimator {
         self.next_process = now + PROCESS_INTERVAL;
         self.alr.on_time(now, self.estimate_bps);
         self.on_silence(now);
-        let silent = self.last_feedback.is_none_or(|at| now >= at + FEEDBACK_TIMEOUT);
-        if !silent {
-            self.probes.on_time(now, &self.situation());
+        self.drain(now);
+        let mut situation = self.situation();
+        // A paused receiver gets nothing and says nothing: its congestion is over some time.
+        situation.congested &= self.last_feedback.is_some_and(|at| now < at + SILENCE_STEP);
+        if self.last_sent.is_some() {
+            self.probes.on_time(now, &situation);
         }
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let idle = self.last_sent.is_none_or(|at| self.next_process > at + IDLE);
+        let wanting = self.desired_bps > self.estimate_bps;
+        let last_sent = self.last_sent?;
+        let idle = !wanting && self.next_process > last_sent + IDLE;
         (!idle).then_some(self.next_process)
     }
 
@@ -194,6 +233,10 @@ impl BandwidthEstimator for SendSideEstimator {
 
     fn estimate_bps(&self) -> u64 {
         self.estimate_bps
+    }
+
+    fn usable_bps(&self) -> u64 {
+        self.usable_bps
     }
 
     fn rtt(&self) -> Option<Duration> {

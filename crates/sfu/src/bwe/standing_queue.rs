@@ -15,6 +15,8 @@ use super::history::PacketResult;
 const TOO_LONG_US: i64 = 45_000;
 /// It must last this long.
 const PATIENCE: Duration = Duration::from_millis(150);
+/// A delay this long is answered at once, microseconds.
+const FAR_TOO_LONG_US: i64 = 120_000;
 /// The least delay is that of one to two such windows.
 const WINDOW: Duration = Duration::from_secs(20);
 /// Time between two decreases: a round trip, feedback, and some draining.
@@ -56,7 +58,8 @@ impl StandingQueue {
         let since = *self.since.get_or_insert(now);
         let again = self.decreased.is_none_or(|at| now >= at + DECREASE_INTERVAL);
         let truce = self.truce_until.is_some_and(|until| now < until);
-        if now < since + PATIENCE || !again || truce {
+        let patient = self.queue_us < FAR_TOO_LONG_US && now < since + PATIENCE;
+        if patient || !again || truce {
             return false;
         }
         if self.futile == 0 {
@@ -121,7 +124,7 @@ mod tests {
         let t0 = epoch();
         let mut queue = StandingQueue::default();
         assert_eq!(feed(&mut queue, t0, 0, 50, 20), 0);
-        assert_eq!(feed(&mut queue, t0, 50, 2, 200), 0);
+        assert_eq!(feed(&mut queue, t0, 50, 2, 100), 0);
         assert_eq!(feed(&mut queue, t0, 52, 20, 20), 0);
         assert!(feed(&mut queue, t0, 72, 10, 200) >= 1);
     }

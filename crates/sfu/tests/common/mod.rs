@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses another part")]
 
+pub mod control;
+
 use std::time::{Duration, Instant};
 
 use sluice_rtp::codec::{Codec, MediaKind};
@@ -10,6 +12,7 @@ use sluice_rtp::ext::ExtensionKind;
 use sluice_rtp::packet::{RtpHeaderWriter, RtpView};
 use sluice_rtp::rtcp::{self, Rtcp, RtcpIter, write};
 use sluice_rtp::rtx;
+use sluice_sfu::pacer::Urgency;
 use sluice_sfu::{
     BinderSection, BodyPool, DownTrack, DownTrackConfig, DownTrackSettings, Forwarded, MediaPacket,
     ReceivePayloadType, StreamBinder, TrackHistory, TrackReceiver, TrackReceiverConfig,
@@ -34,7 +37,19 @@ pub struct Viewer {
     pub receiver: VideoReceiver,
     pub link: Link,
     pub back: Link,
+    /// Congestion control, if the viewer has it.
+    pub control: Option<control::Control>,
     next_report: Instant,
+}
+
+impl Viewer {
+    fn send(&mut self, now: Instant, packet: Vec<u8>, again: bool) {
+        match &mut self.control {
+            Some(control) if again => control.retransmit(now, packet, &mut self.link),
+            Some(control) => control.push(now, packet, Urgency::Video, &mut self.link),
+            None => self.link.send(now, packet),
+        }
+    }
 }
 
 /// A call with one camera.
@@ -121,8 +136,17 @@ impl Call {
             receiver: VideoReceiver::new(ids, now),
             link: Link::new(link, seed),
             back: Link::new(LinkConfig { delay: link.delay, ..LinkConfig::default() }, seed + 1),
+            control: None,
             next_report: now + ms(500),
         });
+        index
+    }
+
+    /// Adds a viewer with congestion control.
+    pub fn join_controlled(&mut self, link: LinkConfig, allow_pause: bool) -> usize {
+        let index = self.join(link);
+        let control = control::Control::new(allow_pause, self.clock.now());
+        self.viewers[index].control = Some(control);
         index
     }
 
@@ -190,9 +214,12 @@ impl Call {
         let Ok(packet) = self.track.on_rtp(now, binding, &view, &mut self.pool) else { return };
         self.history.push(&packet);
         for viewer in &mut self.viewers {
+            if let Some(control) = &mut viewer.control {
+                control.measure(now, &packet);
+            }
             if let Some(forwarded) = viewer.down.forward(now, &packet) {
                 let bytes = write_rtp(&viewer.down, &packet, &forwarded, None);
-                viewer.link.send(now, bytes);
+                viewer.send(now, bytes, false);
             }
         }
     }
@@ -214,12 +241,21 @@ impl Call {
         }
         while let Some(packet) = viewer.link.poll(now) {
             viewer.receiver.on_rtp(now, &packet);
+            if let Some(control) = &mut viewer.control {
+                control.feedback.on_rtp(now, now, &packet);
+            }
         }
         let mut packets = Vec::new();
+        if let Some(control) = &mut viewer.control {
+            control.feedback.poll(now, &mut packets);
+        }
         viewer.receiver.poll(now, &mut packets);
         packets.drain(..).for_each(|packet| viewer.back.send(now, packet));
         while let Some(compound) = viewer.back.poll(now) {
             on_viewer_rtcp(now, &compound, viewer, &self.history, &mut self.track);
+        }
+        if let Some(control) = &mut viewer.control {
+            control.step(now, &mut viewer.down, &mut viewer.link);
         }
         if let Some(layer) = viewer.down.poll_key_frame_request(now) {
             self.track.request_key_frame(layer);
@@ -255,6 +291,7 @@ impl Call {
                 viewer.back.poll_timeout(),
                 viewer.receiver.poll_timeout(),
                 viewer.down.poll_timeout(),
+                viewer.control.as_ref().and_then(control::Control::poll_timeout),
             ]
         });
         let others = [
@@ -283,7 +320,12 @@ fn on_viewer_rtcp(
                 for resend in out {
                     let (packet, forwarded) = (resend.packet, &resend.forwarded);
                     let bytes = write_rtp(&viewer.down, packet, forwarded, resend.rtx_seq);
-                    viewer.link.send(now, bytes);
+                    viewer.send(now, bytes, true);
+                }
+            }
+            Rtcp::TransportCc(feedback) => {
+                if let Some(control) = &mut viewer.control {
+                    control.on_feedback(now, &feedback);
                 }
             }
             Rtcp::Pli(_) => {

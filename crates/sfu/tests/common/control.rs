@@ -1,0 +1,160 @@
+//! What the engine does around estimator, allocator and pacer of one receiver.
+
+use std::time::{Duration, Instant};
+
+use sluice_rtp::ext::write_transport_cc;
+use sluice_rtp::packet::RtpHeaderWriter;
+use sluice_rtp::rtcp::TransportFeedback;
+use sluice_sfu::allocator::{Allocator, AllocatorConfig, StreamDemand, StreamKind, StreamState};
+use sluice_sfu::bwe::{BandwidthEstimator, BweConfig, PacketSent, SendSideEstimator};
+use sluice_sfu::meter::TrackMeter;
+use sluice_sfu::pacer::{Paced, Pacer, Urgency};
+use sluice_sfu::{DownTrack, MediaPacket};
+use sluice_sim::Link;
+use sluice_sim::feedback_receiver::{Feedback, FeedbackReceiver};
+
+/// Extension id of transport-wide sequence numbers.
+const TWCC_ID: u8 = 5;
+/// Time between looks at the rates of the layers.
+const METER_INTERVAL: Duration = Duration::from_millis(100);
+/// Bytes of a packet that the payload is not.
+const OVERHEAD: usize = 20;
+
+/// Congestion control towards one viewer of one camera.
+pub struct Control {
+    pub estimator: SendSideEstimator,
+    pub allocator: Allocator<u8>,
+    pub feedback: FeedbackReceiver,
+    pub state: StreamState,
+    pacer: Pacer<Vec<u8>>,
+    meter: TrackMeter,
+    twcc_seq: u16,
+    padding_seq: u16,
+    next_meter: Instant,
+}
+
+impl Control {
+    pub fn new(allow_pause: bool, now: Instant) -> Self {
+        let bwe = BweConfig::default();
+        Self {
+            estimator: SendSideEstimator::new(bwe, now),
+            allocator: Allocator::new(AllocatorConfig { allow_pause }),
+            feedback: FeedbackReceiver::new(Feedback::TransportCc(TWCC_ID), now),
+            state: StreamState::Active,
+            pacer: Pacer::new(now, bwe.start_bps),
+            meter: TrackMeter::new(false, now),
+            twcc_seq: 65_500,
+            padding_seq: 0,
+            next_meter: now,
+        }
+    }
+
+    /// Counts a packet of the track, of any layer.
+    pub fn measure(&mut self, now: Instant, packet: &MediaPacket) {
+        let temporal = packet.info.temporal_id.unwrap_or(0);
+        let len = usize::from(packet.payload.len) + OVERHEAD;
+        self.meter.on_packet(now, packet.stream, temporal, len);
+    }
+
+    pub fn on_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
+        self.estimator.on_transport_feedback(now, feedback);
+    }
+
+    /// Sends a packet, now or later.
+    pub fn push(&mut self, now: Instant, packet: Vec<u8>, urgency: Urgency, link: &mut Link) {
+        let size = packet.len() + 8;
+        if let Some(packet) = self.pacer.push(now, packet, size, urgency) {
+            self.send(now, &packet, link);
+        }
+    }
+
+    /// Sends a packet again, if there is room for it.
+    pub fn retransmit(&mut self, now: Instant, packet: Vec<u8>, link: &mut Link) {
+        if self.pacer.may_retransmit(now, packet.len()) {
+            self.push(now, packet, Urgency::Immediate, link);
+        }
+    }
+
+    /// Does what is due.
+    pub fn step(&mut self, now: Instant, down: &mut DownTrack, link: &mut Link) {
+        self.estimator.handle_timeout(now);
+        let estimate = self.estimator.estimate_bps();
+        let usable = self.estimator.usable_bps();
+        self.pacer.set_rates(now, estimate, usable);
+        if now >= self.next_meter {
+            self.next_meter = now + METER_INTERVAL;
+            let demand = StreamDemand {
+                kind: StreamKind::Camera,
+                priority: 0,
+                enabled: true,
+                max_spatial: 2,
+                max_temporal: 3,
+                rates: self.meter.rates(now),
+            };
+            self.allocator.set_stream(0, demand);
+        }
+        self.allocator.set_estimate(Some((estimate, usable)));
+        let state = &mut self.state;
+        self.allocator.allocate(now, |change| {
+            down.set_allocation(now, change.allocation);
+            *state = change.state.unwrap_or(*state);
+        });
+        self.estimator.set_desired(now, self.allocator.desired_bps());
+        while let Some(cluster) = self.estimator.poll_probe(now) {
+            self.pacer.start_probe(now, cluster);
+        }
+        while let Some(paced) = self.pacer.poll(now) {
+            match paced {
+                Paced::Packet(packet) => self.send(now, &packet, link),
+                Paced::Padding { bytes } => {
+                    let packet = self.padding(down, bytes);
+                    self.send(now, &packet, link);
+                }
+            }
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let timers = [
+            self.estimator.poll_timeout(),
+            self.pacer.poll_timeout(),
+            self.allocator.poll_timeout(),
+            Some(self.next_meter),
+            Some(self.feedback.poll_timeout()),
+        ];
+        timers.into_iter().flatten().min()
+    }
+
+    /// A packet of the RTX stream that holds padding only.
+    fn padding(&mut self, down: &DownTrack, bytes: usize) -> Vec<u8> {
+        let (ssrc, payload_type) = down.config().rtx.expect("viewers have RTX");
+        self.padding_seq = self.padding_seq.wrapping_add(1);
+        let header = RtpHeaderWriter {
+            marker: false,
+            payload_type,
+            sequence_number: self.padding_seq,
+            timestamp: 0,
+            ssrc,
+            padding: true,
+        };
+        let mut packet = vec![0; 12 + bytes.min(255)];
+        header.write(&[], &mut packet).expect("twelve bytes");
+        *packet.last_mut().expect("not empty") = bytes.min(255) as u8;
+        packet
+    }
+
+    /// Puts the transport-wide number into a packet without extensions and sends it.
+    fn send(&mut self, now: Instant, packet: &[u8], link: &mut Link) {
+        let seq = self.twcc_seq;
+        self.twcc_seq = seq.wrapping_add(1);
+        let number = write_transport_cc(seq);
+        let mut bytes = packet[..12].to_vec();
+        bytes[0] |= 0x10;
+        bytes.extend([0xBE, 0xDE, 0, 1, TWCC_ID << 4 | 1, number[0], number[1], 0]);
+        bytes.extend_from_slice(&packet[12..]);
+        let size = bytes.len();
+        let probe = self.pacer.on_sent(now, size);
+        self.estimator.on_packet_sent(now, PacketSent { transport_seq: seq, size, probe });
+        link.send(now, bytes);
+    }
+}
