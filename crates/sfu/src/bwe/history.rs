@@ -106,7 +106,7 @@ impl SentHistory {
         }
         // Numbers are given in order; anything else is a caller that began anew.
         while self.next > self.oldest && seq >= self.oldest + self.ring.len() as u64 {
-            self.make_room(now);
+            self.make_room();
         }
         self.oldest = self.oldest.max((seq + 1).saturating_sub(self.ring.len() as u64));
         self.next = self.next.max(seq + 1);
@@ -191,13 +191,12 @@ impl SentHistory {
     }
 
     /// Makes place for one more number: by growth, or by forgetting the oldest.
-    fn make_room(&mut self, now: Instant) {
+    fn make_room(&mut self) {
         let settled = self.record(self.oldest).is_none_or(|record| record.fate != Fate::Underway);
         if !settled && self.ring.len() < MAX_CAPACITY {
             return self.grow();
         }
         // Feedback of what is older than a ring is not worth waiting for.
-        let _ = now;
         self.forget_oldest();
     }
 

@@ -291,9 +291,7 @@ impl LossBased {
             }
             self.hold_until = Some(now + self.hold);
             self.state = LossState::Decreasing;
-        } else if self.state == LossState::Decreasing && best.bandwidth_bps > before {
-            self.state = LossState::Increasing;
-        } else if self.state == LossState::DelayBased {
+        } else if self.state == LossState::DelayBased || best.bandwidth_bps > before {
             self.state = LossState::Increasing;
         }
     }
