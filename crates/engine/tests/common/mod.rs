@@ -216,6 +216,18 @@ impl World {
         let client = self.clients.iter().find(|c| c.peer == peer).expect("a client");
         let receive = Box::new(ReceiveParams { sections: client.sections.clone() });
         self.send(Command::SetReceive { peer, receive });
+        self.until_commands_are_done(peer);
+    }
+
+    /// Waits until the worker has carried out what it was sent: packets must not overtake commands.
+    fn until_commands_are_done(&mut self, peer: PeerId) {
+        fn answers(world: &World, peer: PeerId) -> usize {
+            let of_peer = |event: &&Event| matches!(event.kind, EventKind::PeerStats { peer: p, .. } if p == peer);
+            world.events.iter().filter(of_peer).count()
+        }
+        let before = answers(self, peer);
+        self.send(Command::PeerStats { peer });
+        self.until("told", |world| answers(world, peer) > before);
     }
 
     pub fn subscribe(&mut self, client: usize, published: &Published) -> Subscription {
