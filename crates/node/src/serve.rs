@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::serve::ListenerExt;
 use rand::RngExt;
 use sluice_control::{Limits, ManagerConfig, MediaEngine, RoomConfig, RoomManager};
 use sluice_engine::api::Event;
@@ -64,6 +65,12 @@ async fn serve(
     for listener in listeners {
         let app = signal.router().into_make_service_with_connect_info::<SocketAddr>();
         let stop = stop.clone();
+        // Small messages that follow each other must not wait for an acknowledgement (RFC 896).
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY");
+            }
+        });
         let server = axum::serve(listener, app);
         servers.spawn(
             server.with_graceful_shutdown(async move { stop.cancelled().await }).into_future(),

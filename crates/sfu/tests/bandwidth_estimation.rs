@@ -1,5 +1,6 @@
 //! The estimator and the pacer over a simulated link, fed by a source that sends what it is told:
 //! as much as the estimate, up to what is wanted.
+#![allow(clippy::print_stdout, reason = "figures of the runs, shown with --nocapture")]
 
 mod congestion;
 

@@ -1,4 +1,5 @@
 //! A simulcast camera over links whose rate changes: the right layer, soon, without long freezes.
+#![allow(clippy::print_stdout, reason = "figures of the runs, shown with --nocapture")]
 
 mod common;
 

@@ -179,7 +179,7 @@ impl Flow {
         while let Some(packet) = self.link.poll(now) {
             let seq = u16::from_be_bytes([packet[2], packet[3]]);
             let at = self.underway.iter().position(|(number, _)| *number == seq);
-            let sent = at.map_or(now, |at| self.underway.drain(..=at).last().expect("one").1);
+            let sent = at.map_or(now, |at| self.underway.drain(..=at).next_back().expect("one").1);
             let queueing = (now - sent).saturating_sub(self.link.config().delay);
             self.delays.push(queueing);
             self.least = Some(self.least.map_or(queueing, |least| least.min(queueing)));
@@ -228,7 +228,7 @@ impl Flow {
         let spread = self.rng.random_range(0.7..1.3);
         let mut bytes = (rate / 8.0 * FRAME.as_secs_f64() * spread) as usize;
         while bytes > 0 {
-            let size = bytes.min(MAX_PACKET).max(60);
+            let size = bytes.clamp(60, MAX_PACKET);
             bytes = bytes.saturating_sub(MAX_PACKET);
             if let Some(size) = self.pacer.push(now, size, size, Urgency::Video) {
                 self.send(now, size);

@@ -145,7 +145,7 @@ pub struct VerifyingKey {
 enum Material {
     /// X.509 SubjectPublicKeyInfo, DER.
     Public(Vec<u8>),
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
 }
 
 impl fmt::Debug for VerifyingKey {
@@ -179,7 +179,10 @@ impl VerifyingKey {
                 actual: bytes.len(),
             });
         }
-        Ok(Self { algorithm, material: Material::Hmac(hmac::Key::new(hmac_algorithm, bytes)) })
+        Ok(Self {
+            algorithm,
+            material: Material::Hmac(Box::new(hmac::Key::new(hmac_algorithm, bytes))),
+        })
     }
 
     /// From the certificate or secret key under `alias` of a PKCS#12 file.

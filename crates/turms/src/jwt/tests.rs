@@ -103,7 +103,7 @@ fn payload() -> Value {
     })
 }
 
-fn with(changes: Value) -> Value {
+fn with(changes: &Value) -> Value {
     let mut payload = payload();
     for (name, value) in changes.as_object().unwrap() {
         if value.is_null() {
@@ -204,21 +204,21 @@ fn unsigned_tokens_and_unknown_headers_are_refused() {
 #[test]
 fn times_are_checked_without_leeway_and_exp_is_required() {
     let f = fixture(Expectations::default());
-    assert_eq!(f.verify(&with(json!({"exp": null}))), Err(JwtError::Missing("exp".into())));
-    assert_eq!(f.verify(&with(json!({"exp": NOW}))), Err(JwtError::Expired));
-    assert_eq!(f.verify(&with(json!({"nbf": NOW + 1}))), Err(JwtError::NotYet));
-    assert!(f.verify(&with(json!({"nbf": NOW}))).is_ok());
+    assert_eq!(f.verify(&with(&json!({"exp": null}))), Err(JwtError::Missing("exp".into())));
+    assert_eq!(f.verify(&with(&json!({"exp": NOW}))), Err(JwtError::Expired));
+    assert_eq!(f.verify(&with(&json!({"nbf": NOW + 1}))), Err(JwtError::NotYet));
+    assert!(f.verify(&with(&json!({"nbf": NOW}))).is_ok());
     let lenient =
         fixture(Expectations { require_exp: false, leeway_s: 5, ..Expectations::default() });
-    assert_eq!(lenient.verify(&with(json!({"exp": null}))).unwrap().expires_at, None);
-    assert!(lenient.verify(&with(json!({"exp": NOW - 4}))).is_ok());
+    assert_eq!(lenient.verify(&with(&json!({"exp": null}))).unwrap().expires_at, None);
+    assert!(lenient.verify(&with(&json!({"exp": NOW - 4}))).is_ok());
     let capped = fixture(Expectations { max_lifetime_s: Some(3600), ..Expectations::default() });
     assert_eq!(
-        capped.verify(&with(json!({"exp": NOW + 7200}))),
+        capped.verify(&with(&json!({"exp": NOW + 7200}))),
         Err(JwtError::Claim("exp".into()))
     );
     assert_eq!(
-        capped.verify(&with(json!({"exp": NOW + 600, "iat": NOW - 7200}))),
+        capped.verify(&with(&json!({"exp": NOW + 600, "iat": NOW - 7200}))),
         Err(JwtError::Claim("exp".into()))
     );
 }
@@ -231,22 +231,22 @@ fn issuer_audience_and_custom_claims_must_match_where_configured() {
         ..Expectations::default()
     };
     let f = fixture(expect);
-    let good = with(json!({"iss": "turms", "aud": ["im", "sluice"]}));
+    let good = with(&json!({"iss": "turms", "aud": ["im", "sluice"]}));
     assert!(f.verify(&good).is_ok());
-    assert!(f.verify(&with(json!({"iss": "turms", "aud": "sluice"}))).is_ok());
+    assert!(f.verify(&with(&json!({"iss": "turms", "aud": "sluice"}))).is_ok());
     assert_eq!(f.verify(&payload()), Err(JwtError::Claim("iss".into())));
     assert_eq!(
-        f.verify(&with(json!({"iss": "turms", "aud": "im"}))),
+        f.verify(&with(&json!({"iss": "turms", "aud": "im"}))),
         Err(JwtError::Claim("aud".into()))
     );
     let f = fixture(Expectations::default());
-    assert!(f.verify(&with(json!({"authenticated": "true"}))).is_ok());
+    assert!(f.verify(&with(&json!({"authenticated": "true"}))).is_ok());
     assert_eq!(
-        f.verify(&with(json!({"authenticated": false}))),
+        f.verify(&with(&json!({"authenticated": false}))),
         Err(JwtError::Claim("authenticated".into()))
     );
     assert_eq!(
-        f.verify(&with(json!({"authenticated": null}))),
+        f.verify(&with(&json!({"authenticated": null}))),
         Err(JwtError::Missing("authenticated".into()))
     );
 }
@@ -254,10 +254,10 @@ fn issuer_audience_and_custom_claims_must_match_where_configured() {
 #[test]
 fn the_subject_is_a_turms_user_id() {
     let f = fixture(Expectations::default());
-    assert_eq!(f.verify(&with(json!({"sub": null}))), Err(JwtError::Missing("sub".into())));
+    assert_eq!(f.verify(&with(&json!({"sub": null}))), Err(JwtError::Missing("sub".into())));
     for bad in ["0", "-1", "042", "alice", "9223372036854775808"] {
         assert_eq!(
-            f.verify(&with(json!({"sub": bad}))),
+            f.verify(&with(&json!({"sub": bad}))),
             Err(JwtError::Claim("sub".into())),
             "{bad}"
         );
@@ -268,7 +268,7 @@ fn the_subject_is_a_turms_user_id() {
 fn statements_decide_what_may_be_done_with_meetings() {
     let f = fixture(Expectations::default());
     let policy =
-        |statements: Value| f.verify(&with(json!({"statements": statements}))).map(|v| v.policy);
+        |statements: Value| f.verify(&with(&json!({"statements": statements}))).map(|v| v.policy);
     let joiner = policy(
         json!([{"effect": "ALLOW", "actions": ["UPDATE", "QUERY"], "resources": "MEETING"}]),
     )
@@ -285,11 +285,14 @@ fn statements_decide_what_may_be_done_with_meetings() {
     assert_eq!(other, MeetingPolicy::default());
     assert_eq!(policy(json!([])), Err(JwtError::Claim("statements".into())));
     assert_eq!(
-        f.verify(&with(json!({"statements": null}))),
+        f.verify(&with(&json!({"statements": null}))),
         Err(JwtError::Missing("statements".into()))
     );
     let open = fixture(Expectations { require_policy: false, ..Expectations::default() });
-    assert_eq!(open.verify(&with(json!({"statements": null}))).unwrap().policy, MeetingPolicy::ALL);
+    assert_eq!(
+        open.verify(&with(&json!({"statements": null}))).unwrap().policy,
+        MeetingPolicy::ALL
+    );
 }
 
 #[test]
