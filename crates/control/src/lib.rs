@@ -9,6 +9,7 @@
 
 mod engine;
 mod manager;
+mod revocation;
 mod session;
 mod task;
 

@@ -1,6 +1,7 @@
 //! All rooms of this node: finds or makes the room of a join, passes API calls on, routes media
 //! events, and removes rooms that are over.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,6 +22,7 @@ use sluice_transport::{Candidate, Fingerprint, IceCredentials};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::MediaEngine;
+use crate::revocation::Revocations;
 use crate::session::Session;
 use crate::task::{Counters, RoomInput, RoomTask, RoomTaskParams, now};
 
@@ -43,13 +45,21 @@ pub struct ManagerConfig {
     pub room: Arc<RoomConfig>,
     /// Whether a join creates its room; otherwise only callers with `roomCreate` do.
     pub auto_create: bool,
-    /// Receives webhook events; full queues drop them, counted.
-    pub webhooks: Option<mpsc::Sender<WebhookEvent>>,
+    /// Named settings that a token or `CreateRoom` may ask for (`room.room_configurations`).
+    pub presets: BTreeMap<String, proto::RoomConfiguration>,
+    /// Each receives every event of every room, those of one room in order. A full queue drops
+    /// them, counted.
+    pub observers: Vec<mpsc::Sender<Arc<WebhookEvent>>>,
 }
 
 impl Default for ManagerConfig {
     fn default() -> Self {
-        Self { room: Arc::new(RoomConfig::default()), auto_create: true, webhooks: None }
+        Self {
+            room: Arc::new(RoomConfig::default()),
+            auto_create: true,
+            presets: BTreeMap::new(),
+            observers: Vec::new(),
+        }
     }
 }
 
@@ -70,7 +80,7 @@ pub struct ManagerStats {
     pub commands_dropped: u64,
     /// Media events that a room's queue had no room for.
     pub events_dropped: u64,
-    /// Webhook events that the queue had no room for.
+    /// Events that the queue of an observer (webhooks, agents) had no room for.
     pub webhooks_dropped: u64,
     /// Rooms that ended in a panic.
     pub rooms_panicked: u64,
@@ -93,6 +103,7 @@ struct Inner {
     last_key: AtomicU64,
     shutting_down: AtomicBool,
     counters: Arc<Counters>,
+    revocations: Revocations,
 }
 
 #[derive(Clone)]
@@ -114,6 +125,7 @@ impl RoomManager {
                 last_key: AtomicU64::new(0),
                 shutting_down: AtomicBool::new(false),
                 counters: Arc::default(),
+                revocations: Revocations::default(),
             }),
         }
     }
@@ -164,6 +176,10 @@ impl RoomManager {
         params: JoinParams,
     ) -> Result<Session, JoinError> {
         self.check_join(room, &params.grants)?;
+        if self.inner.revocations.covers(room, &params.identity, params.token_issued_at) {
+            return Err(JoinError::NotAllowed("token has been revoked".into()));
+        }
+        let settings = self.complete(settings).map_err(JoinError::Invalid)?;
         // A session can only be resumed in the room where it lives.
         if params.reconnect && !self.inner.rooms.contains_key(room) {
             return Ok(refused_resume());
@@ -182,6 +198,22 @@ impl RoomManager {
             self.inner.forget(room, handle.key);
         }
         Err(JoinError::Unavailable)
+    }
+
+    /// Settings with those of their preset filled in.
+    fn complete(&self, settings: RoomSettings) -> Result<RoomSettings, String> {
+        if settings.preset.is_empty() {
+            return Ok(settings);
+        }
+        let preset = self.inner.config.presets.get(&settings.preset);
+        let preset = preset.ok_or("unknown room configuration in create room request")?;
+        Ok(settings.or(preset.into()))
+    }
+
+    /// Refuses joins of `identity` to `room` with tokens issued before `issued_before` (Unix
+    /// seconds), for as long as this node runs.
+    pub fn revoke_tokens(&self, room: &str, identity: &str, issued_before: u64) {
+        self.inner.revocations.add(room, identity, issued_before);
     }
 
     fn get_or_create(&self, name: &str, settings: &RoomSettings) -> RoomHandle {
@@ -219,7 +251,7 @@ impl RoomManager {
             inbox: receiver,
             sender: inbox.downgrade(),
             engine: inner.engine.clone(),
-            webhooks: inner.config.webhooks.clone(),
+            observers: inner.config.observers.clone(),
             summary: summary.clone(),
             counters: inner.counters.clone(),
         });
@@ -269,7 +301,8 @@ impl RoomManager {
         if request.metadata.len() > limits.max_metadata_size {
             return Err(ApiError::InvalidArgument("metadata size exceeds limits".into()));
         }
-        let settings = settings_of(&request);
+        let settings = self.complete(RoomSettings::from(&request));
+        let settings = settings.map_err(ApiError::InvalidArgument)?;
         let handle = self.get_or_create(&request.name, &settings);
         call_room(&handle, move |room, now| room.update_settings(now, &settings)).await
     }
@@ -472,17 +505,6 @@ fn refused_resume() -> Session {
         regions: None,
     };
     Session::refused(SharedResponse::new(Response::Leave(leave)), CloseReason::Left(reason))
-}
-
-/// Zero and empty mean "not given".
-fn settings_of(request: &proto::CreateRoomRequest) -> RoomSettings {
-    let seconds = |value: u32| (value > 0).then(|| Duration::from_secs(u64::from(value)));
-    RoomSettings {
-        empty_timeout: seconds(request.empty_timeout),
-        departure_timeout: seconds(request.departure_timeout),
-        max_participants: (request.max_participants > 0).then_some(request.max_participants),
-        metadata: request.metadata.clone(),
-    }
 }
 
 /// The engine as a room sees it.

@@ -64,7 +64,7 @@ pub(crate) struct Counters {
     pub(crate) commands_dropped: AtomicU64,
     /// Media events that a room's queue had no room for.
     pub(crate) events_dropped: AtomicU64,
-    /// Webhook events that the queue had no room for.
+    /// Events that the queue of an observer (webhooks, agents) had no room for.
     pub(crate) webhooks_dropped: AtomicU64,
     /// Rooms that ended in a panic.
     pub(crate) rooms_panicked: AtomicU64,
@@ -120,7 +120,7 @@ pub(crate) struct RoomTask {
     /// For sessions; weak, so that the room's end is not kept off by itself.
     pub(crate) sender: mpsc::WeakSender<RoomInput>,
     pub(crate) commands: CommandQueue,
-    pub(crate) webhooks: Option<mpsc::Sender<WebhookEvent>>,
+    pub(crate) observers: Vec<mpsc::Sender<Arc<WebhookEvent>>>,
     pub(crate) summary: Arc<ArcSwap<proto::Room>>,
     pub(crate) counters: Arc<Counters>,
     sessions: HashMap<SessionId, mpsc::Sender<SessionOutput>>,
@@ -134,14 +134,14 @@ pub(crate) struct RoomTaskParams {
     pub(crate) inbox: mpsc::Receiver<RoomInput>,
     pub(crate) sender: mpsc::WeakSender<RoomInput>,
     pub(crate) engine: Arc<dyn MediaEngine>,
-    pub(crate) webhooks: Option<mpsc::Sender<WebhookEvent>>,
+    pub(crate) observers: Vec<mpsc::Sender<Arc<WebhookEvent>>>,
     pub(crate) summary: Arc<ArcSwap<proto::Room>>,
     pub(crate) counters: Arc<Counters>,
 }
 
 impl RoomTask {
     pub(crate) fn new(params: RoomTaskParams) -> Self {
-        let RoomTaskParams { room, inbox, sender, engine, webhooks, summary, counters } = params;
+        let RoomTaskParams { room, inbox, sender, engine, observers, summary, counters } = params;
         Self {
             room,
             inbox,
@@ -152,7 +152,7 @@ impl RoomTask {
                 peers: HashSet::new(),
                 counters: counters.clone(),
             },
-            webhooks,
+            observers,
             summary,
             counters,
             sessions: HashMap::new(),
@@ -241,7 +241,7 @@ impl RoomTask {
                     self.sessions.remove(&session);
                 }
                 Output::Engine(command) => self.commands.send(command),
-                Output::Webhook(event) => self.webhook(*event),
+                Output::Webhook(event) => self.report(event),
                 Output::Closed => {}
             }
         }
@@ -268,11 +268,12 @@ impl RoomTask {
         // A closed queue is followed by `SignalClosed`.
     }
 
-    fn webhook(&self, event: WebhookEvent) {
-        if let Some(webhooks) = &self.webhooks
-            && webhooks.try_send(event).is_err()
-        {
-            self.counters.webhooks_dropped.fetch_add(1, Ordering::Relaxed);
+    fn report(&self, event: Box<WebhookEvent>) {
+        let event = Arc::<WebhookEvent>::from(event);
+        for observer in &self.observers {
+            if let Err(mpsc::error::TrySendError::Full(_)) = observer.try_send(event.clone()) {
+                self.counters.webhooks_dropped.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use sluice_engine::api::{ChannelLabel, Command, EventKind, PeerFailure, PeerId};
 use sluice_proto as proto;
-use sluice_proto::DisconnectReason;
 use sluice_proto::leave_request::Action;
 use sluice_proto::participant_info::State;
 use sluice_proto::signal_response::Message as Response;
+use sluice_proto::{DisconnectReason, RoomEndReason};
 
 use crate::client::Client;
 use crate::negotiation::PeerState;
-use crate::outputs::{CloseReason, Output, SessionId, SharedResponse, WebhookKind};
+use crate::outputs::{CloseReason, Output, SessionId, SharedResponse, WebhookEvent, WebhookKind};
 use crate::participant::{Participant, ParticipantKey};
 use crate::room::Room;
 use crate::timers::Timer;
@@ -124,15 +124,8 @@ impl Room {
         participant.version += 1;
         let published = participant.published.clone();
         for track in &published {
-            self.webhook(WebhookKind::TrackUnpublished, Some(key), Some(*track));
+            self.webhook(WebhookKind::TrackUnpublished, key, Some(*track));
         }
-        let kind = if was_active {
-            WebhookKind::ParticipantLeft
-        } else {
-            WebhookKind::ParticipantConnectionAborted
-        };
-        self.webhook(kind, Some(key), None);
-
         let Some(participant) = self.participants.remove(&key) else { return };
         let mut info = self.info_of(&participant);
         info.tracks.clear();
@@ -157,6 +150,12 @@ impl Room {
         }
         let hidden = participant.is_hidden();
         self.end_data_tracks(&participant.data_tracks);
+        let kind = if was_active {
+            WebhookKind::ParticipantLeft
+        } else {
+            WebhookKind::ParticipantConnectionAborted
+        };
+        self.report(WebhookEvent { participant: Some(info.clone()), ..self.webhook_event(kind) });
         if !hidden {
             self.announce_end(now, key, info, departure);
         }
@@ -216,7 +215,14 @@ impl Room {
         }
         self.closed = true;
         self.timers.clear();
-        self.webhook(WebhookKind::RoomFinished, None, None);
+        let end_reason = match reason {
+            DisconnectReason::RoomDeleted => RoomEndReason::RoomEndApiDelete,
+            DisconnectReason::RoomClosed => RoomEndReason::RoomEndIdleTimeout,
+            DisconnectReason::ServerShutdown => RoomEndReason::RoomEndServerShutdown,
+            _ => RoomEndReason::RoomEndUnknown,
+        };
+        let finished = WebhookEvent { end_reason, ..self.webhook_event(WebhookKind::RoomFinished) };
+        self.report(finished);
         self.out.push(Output::Closed);
     }
 
@@ -278,7 +284,7 @@ impl Room {
             participant.state = State::Active;
             self.timers.cancel(Timer::Join(key));
             self.participant_changed(now, key, false);
-            self.webhook(WebhookKind::ParticipantJoined, Some(key), None);
+            self.webhook(WebhookKind::ParticipantJoined, key, None);
             self.send_quality_of(key, &[key]);
         }
         self.flush_waiting(key);

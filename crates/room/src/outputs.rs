@@ -89,23 +89,28 @@ pub enum CloseReason {
     Overflow,
 }
 
-/// What happened to a room, for webhooks.
-#[derive(Debug, Clone)]
+/// What happened to a room, for webhooks and agents.
+#[derive(Debug, Clone, Default)]
 pub struct WebhookEvent {
     /// Event.
     pub kind: WebhookKind,
-    /// Room at that moment.
+    /// Room at that moment: counts are those after the event.
     pub room: proto::Room,
-    /// Participant concerned.
+    /// Participant concerned. Of one that left: DISCONNECTED, with the reason and without tracks.
     pub participant: Option<proto::ParticipantInfo>,
     /// Track concerned.
     pub track: Option<proto::TrackInfo>,
+    /// Agents that the room was made with; of `RoomStarted` only.
+    pub agents: Vec<proto::RoomAgentDispatch>,
+    /// Why the room is over; of `RoomFinished` only.
+    pub end_reason: proto::RoomEndReason,
 }
 
 /// Webhook events that a room causes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WebhookKind {
     /// `room_started`.
+    #[default]
     RoomStarted,
     /// `room_finished`.
     RoomFinished,

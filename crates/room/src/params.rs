@@ -132,6 +132,57 @@ pub struct RoomSettings {
     pub max_participants: Option<u32>,
     /// Initial room metadata.
     pub metadata: String,
+    /// Name of configured settings that fill in what these leave out; empty = none.
+    pub preset: String,
+    /// Agents to call; empty = every worker that waits for rooms which name none.
+    pub agents: Vec<proto::RoomAgentDispatch>,
+}
+
+impl RoomSettings {
+    /// These settings, and those of a preset where these say nothing.
+    #[must_use]
+    pub fn or(self, preset: Self) -> Self {
+        Self {
+            empty_timeout: self.empty_timeout.or(preset.empty_timeout),
+            departure_timeout: self.departure_timeout.or(preset.departure_timeout),
+            max_participants: self.max_participants.or(preset.max_participants),
+            metadata: if self.metadata.is_empty() { preset.metadata } else { self.metadata },
+            agents: if self.agents.is_empty() { preset.agents } else { self.agents },
+            preset: String::new(),
+        }
+    }
+}
+
+/// Zero and empty mean "not given".
+impl From<&proto::CreateRoomRequest> for RoomSettings {
+    fn from(request: &proto::CreateRoomRequest) -> Self {
+        Self {
+            empty_timeout: seconds(request.empty_timeout),
+            departure_timeout: seconds(request.departure_timeout),
+            max_participants: Some(request.max_participants).filter(|&max| max > 0),
+            metadata: request.metadata.clone(),
+            preset: request.room_preset.clone(),
+            agents: request.agents.clone(),
+        }
+    }
+}
+
+/// Zero and empty mean "not given".
+impl From<&proto::RoomConfiguration> for RoomSettings {
+    fn from(config: &proto::RoomConfiguration) -> Self {
+        Self {
+            empty_timeout: seconds(config.empty_timeout),
+            departure_timeout: seconds(config.departure_timeout),
+            max_participants: Some(config.max_participants).filter(|&max| max > 0),
+            metadata: config.metadata.clone(),
+            preset: String::new(),
+            agents: config.agents.clone(),
+        }
+    }
+}
+
+fn seconds(value: u32) -> Option<Duration> {
+    (value > 0).then(|| Duration::from_secs(value.into()))
 }
 
 /// Parameters of [`Room::new`](crate::Room::new).
@@ -202,6 +253,8 @@ pub struct JoinParams {
     pub attributes: BTreeMap<String, String>,
     /// SDK, versions, protocol.
     pub client_info: proto::ClientInfo,
+    /// When the token was issued, Unix seconds; 0 = it does not say.
+    pub token_issued_at: u64,
     /// What the client asked for.
     pub options: SessionOptions,
     /// The client resumes a session instead of starting one.

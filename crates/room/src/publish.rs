@@ -399,7 +399,7 @@ impl Room {
         if track.info.muted {
             self.out.engine(Command::SetTrackMuted { track: id, muted: true });
         }
-        self.webhook(WebhookKind::TrackPublished, Some(key), Some(id));
+        self.webhook(WebhookKind::TrackPublished, key, Some(id));
         self.participant_changed(now, key, true);
         self.room_changed(now, false);
         let others: Vec<ParticipantKey> = self.participants.keys().copied().collect();
@@ -411,7 +411,7 @@ impl Room {
     /// Ends a published track for everyone.
     pub(crate) fn unpublish(&mut self, now: Instant, key: ParticipantKey, id: TrackId) {
         let Some(sid) = self.tracks.get(&id).map(|track| track.sid.clone()) else { return };
-        self.webhook(WebhookKind::TrackUnpublished, Some(key), Some(id));
+        self.webhook(WebhookKind::TrackUnpublished, key, Some(id));
         self.forget_track(now, &sid);
         self.forget_dynacast(id);
         self.track_sids.remove(&sid);

@@ -13,7 +13,7 @@ use sluice_proto as proto;
 
 use crate::data::DataDrops;
 use crate::ids::{ParticipantSid, RoomSid, TrackSid};
-use crate::outputs::{Output, Outputs, SessionId, WebhookKind};
+use crate::outputs::{Output, Outputs, SessionId, WebhookEvent, WebhookKind};
 use crate::params::{MediaHost, RoomConfig, RoomParams};
 use crate::participant::{Participant, ParticipantKey};
 use crate::resume::Departed;
@@ -118,7 +118,11 @@ impl Room {
             revision: 0,
         };
         room.check_idle(now);
-        room.webhook(WebhookKind::RoomStarted, None, None);
+        let started = WebhookEvent {
+            agents: settings.agents,
+            ..room.webhook_event(WebhookKind::RoomStarted)
+        };
+        room.report(started);
         room
     }
 

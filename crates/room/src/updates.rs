@@ -216,19 +216,28 @@ impl Room {
         self.send_quality_of(key, &to);
     }
 
+    /// Reports something of a participant, and of one of its tracks.
     pub(crate) fn webhook(
         &mut self,
         kind: WebhookKind,
-        participant: Option<ParticipantKey>,
+        participant: ParticipantKey,
         track: Option<TrackId>,
     ) {
-        let participant = participant.and_then(|key| self.participants.get(&key));
+        let participant = self.participants.get(&participant);
         let event = WebhookEvent {
-            kind,
-            room: self.to_proto(),
             participant: participant.map(|participant| self.info_of(participant)),
             track: track.and_then(|id| self.tracks.get(&id)).map(|track| track.info.clone()),
+            ..self.webhook_event(kind)
         };
+        self.report(event);
+    }
+
+    /// An event of the room as it is now.
+    pub(crate) fn webhook_event(&self, kind: WebhookKind) -> WebhookEvent {
+        WebhookEvent { kind, room: self.to_proto(), ..WebhookEvent::default() }
+    }
+
+    pub(crate) fn report(&mut self, event: WebhookEvent) {
         self.out.push(Output::Webhook(Box::new(event)));
     }
 }

@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::http::HeaderMap;
 use base64::Engine;
 use sluice_control::{JoinParams, Limits, RoomSettings, SessionOptions};
-use sluice_proto::{JoinRequest, ReconnectReason, RoomConfiguration};
+use sluice_proto::{JoinRequest, ReconnectReason};
 
 use super::client_info;
 use super::endpoint::Version;
@@ -54,7 +53,10 @@ impl JoinAttempt<'_> {
 
         let mut ticket = JoinTicket {
             room,
-            settings: claims.room_config.as_ref().map(room_settings).unwrap_or_default(),
+            settings: RoomSettings {
+                preset: claims.room_preset.clone(),
+                ..claims.room_config.as_ref().map(RoomSettings::from).unwrap_or_default()
+            },
             params: JoinParams {
                 identity: claims.identity.clone(),
                 name: claims.name.clone(),
@@ -63,6 +65,7 @@ impl JoinAttempt<'_> {
                 grants,
                 metadata: claims.metadata.clone(),
                 attributes: claims.attributes.clone(),
+                token_issued_at: token.issued_at,
                 ..JoinParams::default()
             },
             api_key: token.api_key.clone(),
@@ -192,16 +195,6 @@ fn decode_attributes(value: &str) -> Option<BTreeMap<String, String>> {
 
 fn reconnect_reason(number: i32) -> ReconnectReason {
     ReconnectReason::try_from(number).unwrap_or(ReconnectReason::RrUnknown)
-}
-
-fn room_settings(config: &RoomConfiguration) -> RoomSettings {
-    let seconds = |value: u32| (value > 0).then(|| Duration::from_secs(value.into()));
-    RoomSettings {
-        empty_timeout: seconds(config.empty_timeout),
-        departure_timeout: seconds(config.departure_timeout),
-        max_participants: Some(config.max_participants).filter(|&max| max > 0),
-        metadata: config.metadata.clone(),
-    }
 }
 
 /// A limit of 0 is no limit.
