@@ -13,6 +13,9 @@ pub const MAX_WORKERS: u8 = 62;
 /// overflows the Linux default of 208 KiB.
 pub const SOCKET_BUFFER_BYTES: usize = 5 << 20;
 
+/// Default of [`EngineConfig::egress_hold`].
+pub const DEFAULT_EGRESS_HOLD: Duration = Duration::from_millis(2);
+
 /// UDP ports of the workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UdpPorts {
@@ -49,7 +52,7 @@ pub struct EngineConfig {
     /// Send buffer asked of the kernel per UDP socket, bytes.
     pub send_buffer_bytes: usize,
     /// How long a packet may wait for others of the same receiver so that they leave in one
-    /// system call. Zero flushes after each receive batch.
+    /// system call. Only a busy worker lets it wait. Zero flushes after each receive batch.
     pub egress_hold: Duration,
     /// Commands that may wait per worker.
     pub command_capacity: usize,
@@ -70,7 +73,7 @@ impl Default for EngineConfig {
             identity: None,
             recv_buffer_bytes: SOCKET_BUFFER_BYTES,
             send_buffer_bytes: SOCKET_BUFFER_BYTES,
-            egress_hold: Duration::ZERO,
+            egress_hold: DEFAULT_EGRESS_HOLD,
             command_capacity: 8192,
             event_capacity: 16_384,
             link_capacity: 4096,

@@ -87,6 +87,8 @@ worker_counters! {
     packets_out,
     /// RTP bytes of those, before encryption.
     packet_bytes_out,
+    /// Padding in those, which makes packets equal in size so that they leave in one system call.
+    padding_bytes_out,
     /// Packets of publishers written for receivers.
     forwarded,
     /// Packets that came repaired over RTX.

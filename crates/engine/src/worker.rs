@@ -154,6 +154,7 @@ impl Worker {
             if stopping {
                 return self.publish_stats();
             }
+            self.sleep_through_hold(&ready);
             let timeout = self.sleep_limit(&ready);
             if timeout.is_none_or(|t| t >= STATS_INTERVAL) || now >= stats_at {
                 self.publish_stats();
@@ -166,6 +167,14 @@ impl Worker {
             for event in &events {
                 self.note_ready(event, &mut ready);
             }
+        }
+    }
+
+    /// While media is held, receiving has no hurry: many short wake-ups become one. The poll could
+    /// not wait that briefly; it counts in milliseconds.
+    fn sleep_through_hold(&self, ready: &Ready) {
+        if let Some(until) = self.core.held_until().filter(|_| !ready.more) {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
         }
     }
 

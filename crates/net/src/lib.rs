@@ -5,11 +5,13 @@
 //! at once waits in a bounded queue in order. Counters are plain integers read by the caller.
 
 mod arena;
+mod equalize;
 pub mod framing;
 mod tcp;
 mod udp;
 
 pub use arena::{Run, SendArena};
+pub use equalize::equalize;
 pub use framing::{FrameDecoder, FrameError};
 pub use tcp::{TcpConn, TcpError};
 pub use udp::{

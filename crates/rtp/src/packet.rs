@@ -14,6 +14,8 @@ use crate::bytes::{be16, be32};
 pub const RTP_HEADER_LEN: usize = 12;
 /// Most padding that one packet can carry, bytes: the count is one octet (RFC 3550 §5.1).
 pub const MAX_PADDING: u8 = 255;
+/// The padding bit of the first byte (RFC 3550 §5.1).
+const PADDING_BIT: u8 = 0x20;
 
 /// Extension profile with one-byte element headers (RFC 8285 §4.2).
 const PROFILE_ONE_BYTE: u16 = 0xBEDE;
@@ -121,7 +123,7 @@ impl<'a> RtpView<'a> {
             view.extension_offset = block_start as u16;
         }
         let padded = packet.get(payload_start..).unwrap_or_default();
-        if first & 0x20 != 0 {
+        if first & PADDING_BIT != 0 {
             view.padding_len = padded.last().copied().unwrap_or(0);
             if view.padding_len == 0 || usize::from(view.padding_len) > padded.len() {
                 return Err(RtpError::Padding(view.padding_len));
@@ -312,7 +314,7 @@ impl RtpHeaderWriter {
     pub fn write(&self, extensions: &[(u8, &[u8])], out: &mut [u8]) -> Result<usize, RtpError> {
         let has_extension = !extensions.is_empty();
         let fixed = out.first_chunk_mut::<RTP_HEADER_LEN>().ok_or(RtpError::BufferTooSmall)?;
-        fixed[0] = 0x80 | (u8::from(self.padding) << 5) | (u8::from(has_extension) << 4);
+        fixed[0] = 0x80 | (u8::from(self.padding) * PADDING_BIT) | (u8::from(has_extension) << 4);
         fixed[1] = (u8::from(self.marker) << 7) | (self.payload_type & 0x7F);
         fixed[2..4].copy_from_slice(&self.sequence_number.to_be_bytes());
         fixed[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
@@ -345,6 +347,13 @@ pub fn write_padding(out: &mut [u8]) -> Option<u8> {
     zeros.fill(0);
     *last = count;
     Some(count)
+}
+
+/// Sets the padding bit of a packet whose header was written without it.
+pub fn mark_padded(packet: &mut [u8]) {
+    if let Some(first) = packet.first_mut() {
+        *first |= PADDING_BIT;
+    }
 }
 
 /// The smaller form that can carry all elements.

@@ -3,26 +3,23 @@
 
 use std::time::Instant;
 
-use sluice_rtp::dd;
-use sluice_rtp::ext::{AbsSendTime, ExtensionKind, write_transport_cc};
-use sluice_rtp::packet::RtpHeaderWriter;
-use sluice_rtp::rtx::{OSN_LEN, write_osn};
+use slotmap::SlotMap;
+use sluice_net::equalize;
+use sluice_rtp::ext::AbsSendTime;
+use sluice_rtp::packet::MAX_PADDING;
 use sluice_sfu::MediaPacket;
-use sluice_transport::Peer;
+use sluice_transport::TransportProto;
 use sluice_transport::peer::SRTP_OVERHEAD;
 
 use crate::core::Core;
-use crate::core::peer::{Egress, PeerKey};
-use crate::core::track::Wire;
+use crate::core::outgoing::{MAX_HEADER_LEN, Outgoing};
+use crate::core::peer::{DownKey, Egress, PeerKey};
+use crate::core::track::Down;
 use crate::io::Outbound;
 use crate::stats::DropCause;
 
-/// Longest header that we write, bytes: fixed part, extension block with every element that we
-/// send, a dependency descriptor of 255 bytes included.
-const MAX_HEADER_LEN: usize = 384;
-
-/// Header extensions of one packet at most.
-const MAX_EXTENSIONS: usize = 6;
+/// Bytes that one packet may take beyond its body.
+const ROOM: usize = MAX_HEADER_LEN + MAX_PADDING as usize + SRTP_OVERHEAD;
 
 impl Core {
     /// Sends everything that is due.
@@ -33,14 +30,15 @@ impl Core {
             self.guarded(now, peer, |core| core.drain(now, peer, out));
         }
         self.dirty.clear();
-        if self.egress_since.is_some_and(|since| now >= since + self.egress_hold) {
+        if self.hold.is_over(now, self.batch.len()) {
+            let sent = self.stats.packets_out;
             let mut receivers = std::mem::take(&mut self.egress_dirty);
             for peer in receivers.drain(..) {
                 self.guarded(now, peer, |core| core.send_media(now, peer, out));
             }
             self.egress_dirty = receivers;
             self.batch.clear();
-            self.egress_since = None;
+            self.hold.end(now, self.stats.packets_out - sent);
         }
         for route in self.closed_routes.drain(..) {
             out.close(route);
@@ -86,34 +84,41 @@ impl Core {
             return;
         };
         let send_time = AbsSendTime::from_duration(self.clock.since_start(now)).write();
+        self.lens.clear();
+        if entries.len() > 1 && route.proto == TransportProto::Udp {
+            for entry in &entries {
+                let outgoing = outgoing(&self.batch, &self.downs, entry, send_time, 0);
+                let len = outgoing.and_then(|(_, outgoing)| outgoing.len()).unwrap_or_default();
+                self.lens.push(len.try_into().unwrap_or_default());
+            }
+            equalize(&mut self.lens);
+        }
         self.arena.clear();
-        for Egress { packet, down, form, rtx_seq } in &entries {
-            let Some(packet) = self.batch.get(*packet as usize) else { continue };
-            let Some(down) = self.downs.get_mut(*down) else { continue };
-            if self.arena.free() < packet.body.len() + MAX_HEADER_LEN + SRTP_OVERHEAD {
+        for (index, entry) in entries.iter().enumerate() {
+            let twcc_seq = state.twcc_seq;
+            let outgoing = outgoing(&self.batch, &self.downs, entry, send_time, twcc_seq);
+            let Some((down, outgoing)) = outgoing else { continue };
+            if self.arena.free() < outgoing.packet.body.len() + ROOM {
                 out.send_all(route, &self.arena);
                 self.arena.clear();
             }
-            let outgoing = Outgoing {
-                wire: &down.wire,
-                packet,
-                seq: rtx_seq.unwrap_or(form.seq),
-                osn: rtx_seq.map(|_| form.seq),
-                form,
-                send_time,
-                twcc_seq: state.twcc_seq,
-            };
-            match outgoing.write(&mut state.transport, self.arena.tail()) {
+            let wanted = self.lens.get(index).copied().unwrap_or_default();
+            let written =
+                outgoing.write(&mut state.transport, usize::from(wanted), self.arena.tail());
+            match written {
                 Some(written) => {
-                    down.wire.note_sent(form.seq, *rtx_seq);
                     self.arena.commit(written.sealed_len);
-                    state.twcc_seq = state.twcc_seq.wrapping_add(u16::from(written.has_twcc));
+                    state.twcc_seq = twcc_seq.wrapping_add(u16::from(written.has_twcc));
                     state.stats.packets_out += 1;
                     state.stats.bytes_out += written.len as u64;
                     self.stats.packets_out += 1;
                     self.stats.packet_bytes_out += written.len as u64;
-                    self.stats.rtx_out += u64::from(rtx_seq.is_some());
-                    self.stats.forwarded += u64::from(rtx_seq.is_none());
+                    self.stats.padding_bytes_out += written.padding as u64;
+                    self.stats.rtx_out += u64::from(entry.rtx_seq.is_some());
+                    self.stats.forwarded += u64::from(entry.rtx_seq.is_none());
+                    if let Some(down) = self.downs.get_mut(down) {
+                        down.wire.note_sent(entry.form.seq, entry.rtx_seq);
+                    }
                 }
                 None => self.stats.drop_one(DropCause::Seal),
             }
@@ -124,91 +129,16 @@ impl Core {
     }
 }
 
-/// One packet towards one receiver.
-struct Outgoing<'a> {
-    wire: &'a Wire,
-    packet: &'a MediaPacket,
-    form: &'a sluice_sfu::Forwarded,
-    seq: u16,
-    /// Original sequence number of a retransmission (RFC 4588).
-    osn: Option<u16>,
+/// The packet of an egress entry; `None` if its subscription ended meanwhile.
+fn outgoing<'a>(
+    batch: &'a [MediaPacket],
+    downs: &'a SlotMap<DownKey, Down>,
+    entry: &'a Egress,
     send_time: [u8; 3],
     twcc_seq: u16,
-}
-
-struct Written {
-    /// Before encryption.
-    len: usize,
-    sealed_len: usize,
-    has_twcc: bool,
-}
-
-impl Outgoing<'_> {
-    /// Writes header and payload to the start of `tail` and encrypts them there. `None` if that
-    /// cannot be done: no keys, a sequence number used before, no room.
-    fn write(&self, transport: &mut Peer, tail: &mut [u8]) -> Option<Written> {
-        let (ssrc, payload_type) = match self.osn {
-            None => (self.wire.ssrc, self.wire.pt),
-            Some(_) => self.wire.rtx?,
-        };
-        let header = RtpHeaderWriter {
-            marker: self.form.marker,
-            payload_type,
-            sequence_number: self.seq,
-            timestamp: self.form.timestamp,
-            ssrc,
-            padding: false,
-        };
-        let twcc = write_transport_cc(self.twcc_seq);
-        let mut extensions: [(u8, &[u8]); MAX_EXTENSIONS] = [(0, &[]); MAX_EXTENSIONS];
-        let mut rewritten = [0; dd::MAX_LEN];
-        let mask = self.form.active_targets;
-        let len = mask.and_then(|mask| self.packet.rewrite_descriptor(mask, &mut rewritten));
-        let descriptor = match len {
-            Some(len) => rewritten.get(..len),
-            None => self.packet.dependency_descriptor.map(|range| self.packet.slice(range)),
-        };
-        let count = self.extensions(&twcc, descriptor, &mut extensions);
-        let header_len = header.write(&extensions[..count], tail).ok()?;
-        let mut len = header_len;
-        if let Some(osn) = self.osn {
-            write_osn(tail.get_mut(len..)?, osn)?;
-            len += OSN_LEN;
-        }
-        let replacement = self.form.rewrite.bytes();
-        let rest = self.packet.payload().get(self.form.rewrite.replaces()..)?;
-        for part in [replacement, rest] {
-            tail.get_mut(len..len + part.len())?.copy_from_slice(part);
-            len += part.len();
-        }
-        let sealed_len = transport.seal_rtp(tail, header_len, len).ok()?;
-        let has_twcc = self.wire.twcc_id.is_some();
-        Some(Written { len, sealed_len, has_twcc })
-    }
-
-    fn extensions<'e>(
-        &'e self,
-        twcc: &'e [u8; 2],
-        descriptor: Option<&'e [u8]>,
-        out: &mut [(u8, &'e [u8]); MAX_EXTENSIONS],
-    ) -> usize {
-        let map = &self.wire.extensions;
-        let forwarded = |kind, range: Option<sluice_sfu::ByteRange>| {
-            Some((map.id(kind)?, self.packet.slice(range?)))
-        };
-        let mid = self.wire.send_mid.then(|| map.id(ExtensionKind::Mid)).flatten();
-        let elements = [
-            mid.map(|id| (id, self.wire.mid.as_bytes())),
-            self.wire.twcc_id.map(|id| (id, &twcc[..])),
-            map.id(ExtensionKind::AbsSendTime).map(|id| (id, &self.send_time[..])),
-            forwarded(ExtensionKind::AbsCaptureTime, self.packet.abs_capture_time),
-            descriptor.and_then(|data| Some((map.id(ExtensionKind::DependencyDescriptor)?, data))),
-        ];
-        let mut count = 0;
-        for element in elements.into_iter().flatten() {
-            out[count] = element;
-            count += 1;
-        }
-        count
-    }
+) -> Option<(DownKey, Outgoing<'a>)> {
+    let Egress { packet, down, form, rtx_seq } = entry;
+    let packet = batch.get(*packet as usize)?;
+    let wire = &downs.get(*down)?.wire;
+    Some((*down, Outgoing { wire, packet, form, rtx_seq: *rtx_seq, send_time, twcc_seq }))
 }

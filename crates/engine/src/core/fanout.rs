@@ -50,7 +50,7 @@ impl Core {
         if self.egress_dirty.is_empty() {
             self.batch.clear();
         } else {
-            self.egress_since.get_or_insert(now);
+            self.hold.begin(now);
         }
         if layers_changed {
             self.ask_key_frames(now, feed);

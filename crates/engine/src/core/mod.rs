@@ -11,10 +11,12 @@ mod data;
 mod demux;
 mod egress;
 mod fanout;
+mod hold;
 mod ingress;
 mod levels;
 mod lifecycle;
 mod links;
+mod outgoing;
 pub(crate) mod peer;
 mod publish;
 mod rtcp_in;
@@ -39,6 +41,7 @@ use sluice_transport::{DtlsIdentity, Route};
 use crate::api::{Event, EventKind, PeerId, RoomKey, SubscriptionId, TrackId, WorkerId};
 use crate::clock::Clock;
 use crate::core::demux::ForeignRoutes;
+use crate::core::hold::Hold;
 use crate::core::levels::Levels;
 use crate::core::peer::{DownKey, PeerKey, PeerState, TrackKey};
 use crate::core::track::{Attachment, Down, Feed, Publication};
@@ -72,7 +75,6 @@ pub(crate) struct Core {
     worker: WorkerId,
     identity: Arc<DtlsIdentity>,
     clock: Clock,
-    egress_hold: Duration,
     links: Links,
     events: EventSink,
     load: Arc<AtomicUsize>,
@@ -101,12 +103,13 @@ pub(crate) struct Core {
     dirty: Vec<PeerKey>,
     /// Peers with media to send, in the order in which they got their first packet.
     egress_dirty: Vec<PeerKey>,
-    /// When the oldest waiting media packet came.
-    egress_since: Option<Instant>,
+    hold: Hold,
     /// Packets that egress entries refer to.
     batch: Vec<MediaPacket>,
     pool: BodyPool,
     arena: SendArena,
+    /// Scratch for the lengths of one receiver's packets.
+    lens: Vec<u16>,
     /// Scratch for report blocks.
     blocks: Vec<ReportBlock>,
     /// Scratch for one outgoing datagram.
@@ -123,7 +126,6 @@ impl Core {
             worker: params.worker,
             identity: params.identity,
             clock: params.clock,
-            egress_hold: params.egress_hold,
             links: params.links,
             events: params.events,
             load: params.load,
@@ -145,10 +147,11 @@ impl Core {
             timers: Timers::new(),
             dirty: Vec::new(),
             egress_dirty: Vec::new(),
-            egress_since: None,
+            hold: Hold::new(params.egress_hold),
             batch: Vec::new(),
             pool: BodyPool::new(MAX_POOLED_BODIES),
             arena: SendArena::new(ARENA_BYTES),
+            lens: Vec::new(),
             blocks: Vec::new(),
             datagram: Vec::new(),
             handed_over: Vec::new(),

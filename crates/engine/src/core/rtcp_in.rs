@@ -100,7 +100,7 @@ impl Core {
             if !std::mem::replace(&mut state.egress_dirty, true) {
                 self.egress_dirty.push(peer);
             }
-            self.egress_since.get_or_insert(now);
+            self.hold.begin(now);
         }
     }
 

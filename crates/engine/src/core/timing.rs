@@ -13,8 +13,16 @@ const MIN_DELAY: Duration = Duration::from_millis(1);
 impl Core {
     /// When [`handle_timeouts`](Self::handle_timeouts) or a flush has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let egress = self.egress_since.map(|since| since + self.egress_hold);
-        [self.timers.next(), self.levels.poll_timeout(), egress].into_iter().flatten().min()
+        [self.timers.next(), self.levels.poll_timeout(), self.hold.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Until when media is held so that more may join it. The worker need not look at its sockets
+    /// before: what comes meanwhile waits in the kernel, and is received in one go.
+    pub(crate) fn held_until(&self) -> Option<Instant> {
+        self.hold.deadline()
     }
 
     /// Runs every deadline that has passed.
