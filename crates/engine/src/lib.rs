@@ -24,7 +24,7 @@ mod wake;
 mod worker;
 
 pub use api::*;
-pub use config::{EngineConfig, MAX_WORKERS, SOCKET_BUFFER_BYTES, UdpPorts};
+pub use config::{DEFAULT_EGRESS_HOLD, EngineConfig, MAX_WORKERS, SOCKET_BUFFER_BYTES, UdpPorts};
 pub use engine::{Engine, SendError, StartError};
 pub use stats::{DropCause, EngineStats, MediaDrop, TransportDrop, WorkerStats};
 

@@ -119,6 +119,7 @@ fn start_engine(config: &Config) -> anyhow::Result<(Engine, mpsc::Receiver<Event
         udp,
         tcp_port: config.rtc.tcp_port,
         advertised,
+        egress_hold: config.rtc.egress_hold,
         ..EngineConfig::default()
     };
     Engine::start(engine_config)

@@ -180,7 +180,7 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("rtc.force_tcp", Bool, B(false), Honoured),
     key("rtc.batch_io.batch_size", Uint, Unset, NoEffect("Sluice always batches")),
-    key("rtc.batch_io.max_flush_interval", Duration, Unset, NoEffect("Sluice always batches")),
+    key("rtc.batch_io.max_flush_interval", Duration, T("2ms"), Honoured),
     key("rtc.sctp_min_cwnd", Uint, Unset, PION),
     key("rtc.sctp_fast_rtx_wnd", Uint, Unset, PION),
     key("rtc.sctp_cwnd_ca_step", Uint, Unset, PION),

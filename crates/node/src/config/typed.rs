@@ -13,6 +13,8 @@ const DEV_UDP_PORT: u16 = 7882;
 /// LiveKit's default UDP range, used when neither a port nor a range is given. One port per worker
 /// is taken from its start: peers share ports, so that a port per peer is never needed.
 const DEFAULT_UDP_RANGE: (u16, u16) = (50_000, 60_000);
+/// Longest `rtc.batch_io.max_flush_interval`.
+const MAX_EGRESS_HOLD: Duration = Duration::from_millis(20);
 
 /// Everything that `sluice` was told.
 #[derive(Debug, Clone)]
@@ -72,6 +74,8 @@ pub(crate) struct RtcConfig {
     pub(crate) stun_servers: Vec<String>,
     /// TURN servers that clients are told.
     pub(crate) turn_servers: Vec<TurnServer>,
+    /// How long a busy worker lets packets of one receiver gather.
+    pub(crate) egress_hold: Duration,
 }
 
 /// One external TURN server with a fixed login.
@@ -206,7 +210,15 @@ fn rtc(doc: &Document, dev: bool) -> Result<RtcConfig, ConfigError> {
         force_tcp,
         stun_servers: doc.list("rtc.stun_servers"),
         turn_servers: turn_servers(doc)?,
+        egress_hold: egress_hold(doc)?,
     })
+}
+
+fn egress_hold(doc: &Document) -> Result<Duration, ConfigError> {
+    let path = "rtc.batch_io.max_flush_interval";
+    parse_duration(&doc.text(path))
+        .filter(|hold| *hold <= MAX_EGRESS_HOLD)
+        .ok_or_else(|| invalid(path, "a duration of 20ms at most: media waits for so long"))
 }
 
 fn udp_ports(doc: &Document, dev: bool) -> Result<Option<UdpPorts>, ConfigError> {
