@@ -15,11 +15,14 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 /// How long one HTTP exchange may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// Variables that configure the server and do not start with `LIVEKIT_`.
+const OTHER_NAMES: [&str; 4] = ["NODE_IP", "UDP_PORT", "REDIS_HOST", "REDIS_PASSWORD"];
+
 /// A command on the binary without anything of the environment that configures it.
 pub fn command(binary: &str) -> Command {
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars() {
-        if name.starts_with("LIVEKIT_") || name == "NODE_IP" || name == "UDP_PORT" {
+        if name.starts_with("LIVEKIT_") || OTHER_NAMES.contains(&name.as_str()) {
             command.env_remove(name);
         }
     }

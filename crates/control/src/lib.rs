@@ -12,12 +12,14 @@ mod manager;
 mod revocation;
 mod session;
 mod task;
+mod telemetry;
 
 pub use engine::MediaEngine;
 pub use manager::{ManagerConfig, ManagerStats, RoomManager};
 pub use session::{Session, SessionOutput, SessionRequests, SessionResponses};
 pub use sluice_room::{
     ApiError, COMPATIBLE_SERVER_VERSION, CloseReason, DataDrops, Grants, JoinError, JoinParams,
-    Limits, RoomConfig, RoomSettings, SessionId, SessionOptions, SharedResponse, TokenClaims,
-    WebhookEvent, WebhookKind,
+    Limits, RoomConfig, RoomDescription, RoomSettings, SessionId, SessionOptions, SharedResponse,
+    TokenClaims, WebhookEvent, WebhookKind,
 };
+pub use telemetry::{ByKind, Histogram, Telemetry};

@@ -16,7 +16,7 @@ use sluice_proto as proto;
 use sluice_proto::signal_response::Message as Response;
 use sluice_room::{
     ApiError, CloseReason, DataDrops, Grants, JoinError, JoinParams, MediaHost, Room, RoomConfig,
-    RoomParams, RoomSettings, SharedResponse, WebhookEvent,
+    RoomDescription, RoomParams, RoomSettings, SharedResponse, WebhookEvent,
 };
 use sluice_transport::{Candidate, Fingerprint, IceCredentials};
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +25,7 @@ use crate::engine::MediaEngine;
 use crate::revocation::Revocations;
 use crate::session::Session;
 use crate::task::{Counters, RoomInput, RoomTask, RoomTaskParams, now};
+use crate::telemetry::{ByKind, Telemetry};
 
 /// Inputs that may wait for one room.
 const ROOM_QUEUE: usize = 4096;
@@ -415,6 +416,38 @@ impl RoomManager {
         metadata: String,
     ) -> Result<proto::Room, ApiError> {
         self.call(room, move |room, now| room.update_metadata(now, &metadata)).await?
+    }
+
+    /// What rooms have lived through.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.inner.counters.telemetry
+    }
+
+    /// Published tracks and subscriptions now, by kind: (published, subscribed).
+    pub async fn track_counts(&self) -> (ByKind, ByKind) {
+        let (mut published, mut subscribed) = (ByKind::default(), ByKind::default());
+        for room in self.ask_rooms(Room::track_counts).await {
+            for (video, (tracks, subscriptions)) in room.into_iter().enumerate() {
+                published[video] += tracks;
+                subscribed[video] += subscriptions;
+            }
+        }
+        (published, subscribed)
+    }
+
+    /// The state of every room in words, rooms that do not answer left out.
+    pub async fn describe_rooms(&self) -> Vec<RoomDescription> {
+        self.ask_rooms(Room::describe).await
+    }
+
+    async fn ask_rooms<T: Send + 'static>(&self, question: fn(&Room) -> T) -> Vec<T> {
+        let handles: Vec<RoomHandle> =
+            self.inner.rooms.iter().map(|entry| entry.value().clone()).collect();
+        let mut answers = Vec::with_capacity(handles.len());
+        for handle in handles {
+            answers.extend(call_room(&handle, move |room, _| question(room)).await.ok());
+        }
+        answers
     }
 
     /// Numbers for metrics.

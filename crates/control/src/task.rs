@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use sluice_engine::SendError;
@@ -19,6 +19,7 @@ use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use crate::engine::MediaEngine;
 use crate::session::{RESPONSE_QUEUE, Session, SessionOutput, SessionRequests, SessionResponses};
+use crate::telemetry::Telemetry;
 
 /// Inputs taken between two looks at the clock.
 const INPUT_BATCH: usize = 64;
@@ -70,6 +71,8 @@ pub(crate) struct Counters {
     pub(crate) rooms_panicked: AtomicU64,
     /// Data packets of clients that were not passed on, with the reason.
     pub(crate) data: DataCounters,
+    /// What rooms live through.
+    pub(crate) telemetry: Telemetry,
 }
 
 /// [`DataDrops`] over all rooms since the start.
@@ -241,7 +244,11 @@ impl RoomTask {
                     self.sessions.remove(&session);
                 }
                 Output::Engine(command) => self.commands.send(command),
-                Output::Webhook(event) => self.report(event),
+                Output::Webhook(event) => {
+                    let unix_time = SystemTime::now().duration_since(UNIX_EPOCH);
+                    self.counters.telemetry.observe(&event, unix_time.unwrap_or_default());
+                    self.report(event);
+                }
                 Output::Closed => {}
             }
         }
@@ -295,6 +302,11 @@ impl CommandQueue {
             }
             Command::ClosePeer { peer } => {
                 self.peers.remove(peer);
+            }
+            Command::Subscribe(subscribe) => {
+                self.counters
+                    .telemetry
+                    .subscribed(subscribe.sender.codec.mime().starts_with("video/"));
             }
             _ => {}
         }

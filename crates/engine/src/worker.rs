@@ -41,6 +41,9 @@ const INPUTS_PER_TURN: usize = 256;
 /// How long to sleep at most while events or link messages wait for room.
 const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
+/// Longest sleep of a worker.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
 /// How old the published counters may become while the worker is busy.
 const STATS_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -156,7 +159,7 @@ impl Worker {
             }
             self.sleep_through_hold(&ready);
             let timeout = self.sleep_limit(&ready);
-            if timeout.is_none_or(|t| t >= STATS_INTERVAL) || now >= stats_at {
+            if timeout >= STATS_INTERVAL || now >= stats_at {
                 self.publish_stats();
                 stats_at = now + STATS_INTERVAL;
             }
@@ -178,8 +181,8 @@ impl Worker {
         }
     }
 
-    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> bool {
-        match self.poll.poll(events, timeout) {
+    fn wait(&mut self, events: &mut Events, timeout: Duration) -> bool {
+        match self.poll.poll(events, Some(timeout)) {
             Ok(()) => true,
             Err(error) if error.kind() == ErrorKind::Interrupted => {
                 events.clear();
@@ -315,19 +318,18 @@ impl Worker {
         self.core.finish_turn();
     }
 
-    /// How long the poll may sleep; `None` until something happens.
-    fn sleep_limit(&self, ready: &Ready) -> Option<Duration> {
+    /// How long the poll may sleep.
+    fn sleep_limit(&self, ready: &Ready) -> Duration {
         if ready.more || !ready.tcp.is_empty() || ready.udp.contains(&true) {
-            return Some(Duration::ZERO);
+            return Duration::ZERO;
         }
         let deadlines = [self.core.poll_timeout(), self.io.next_tcp_deadline()];
         let now = Instant::now();
         let sleep =
             deadlines.into_iter().flatten().min().map(|at| at.saturating_duration_since(now));
-        if self.core.is_congested() {
-            return Some(sleep.unwrap_or(RETRY_INTERVAL).min(RETRY_INTERVAL));
-        }
-        sleep
+        // An idle worker turns as well, so that one that is stuck can be told from it.
+        let longest = if self.core.is_congested() { RETRY_INTERVAL } else { HEARTBEAT };
+        sleep.unwrap_or(longest).min(longest)
     }
 
     fn publish_stats(&mut self) {

@@ -26,9 +26,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
     /// Configuration file (LiveKit's YAML)
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "config_body")]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Configuration as YAML text [env: LIVEKIT_CONFIG]
+    /// Configuration as YAML text, instead of a file [env: LIVEKIT_CONFIG]
     #[arg(long, global = true, value_name = "YAML")]
     config_body: Option<String>,
     /// Development mode: listen on 127.0.0.1, key `devkey` with secret `secret`
@@ -55,6 +55,27 @@ pub(crate) struct ConfigArgs {
     /// Media worker threads, default one per core
     #[arg(long = "workers", id = "workers_flag", global = true, value_name = "N")]
     workers: Option<u64>,
+    /// Redis server, `host:port` [env: REDIS_HOST]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    redis_host: Option<String>,
+    /// Password of the Redis server [env: REDIS_PASSWORD]
+    #[arg(long, global = true, value_name = "PASSWORD")]
+    redis_password: Option<String>,
+    /// Certificate of the TURN server [env: LIVEKIT_TURN_CERT]
+    #[arg(long, global = true, value_name = "FILE")]
+    turn_cert: Option<String>,
+    /// Key of the TURN server's certificate [env: LIVEKIT_TURN_KEY]
+    #[arg(long, global = true, value_name = "FILE")]
+    turn_key: Option<String>,
+    /// Unknown keys of the configuration are reported and ignored instead of refused
+    #[arg(long, global = true)]
+    disable_strict_config: bool,
+    /// LiveKit's name for a CPU profile; refused, with what to use instead
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    cpuprofile: Option<PathBuf>,
+    /// LiveKit's name for a heap profile; refused, with what to use instead
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    memprofile: Option<PathBuf>,
 }
 
 /// What to do other than serve.
@@ -67,6 +88,10 @@ pub(crate) enum Command {
     Ports,
     /// Print a new API key with its secret
     GenerateKeys,
+    /// Print the node that the configuration describes, as it is now
+    ListNodes,
+    /// Print this help with the flag of every configuration key
+    HelpVerbose,
     /// Load a LiveKit-compatible server with participants and measure what arrives
     LoadTest(Box<sluice_load::cli::LoadTestArgs>),
     /// Work with the configuration
@@ -214,12 +239,26 @@ where
     Ok(Invocation { flags: flags(config, &matches), command })
 }
 
+/// The help of `help-verbose`: every flag, those of configuration keys included.
+pub(crate) fn help_verbose() -> String {
+    let generated = generated_arguments().map(|argument| argument.hide(false));
+    Cli::command().args(generated).render_long_help().to_string()
+}
+
 /// One hidden flag for every scalar key that has no flag of its own.
 fn generated_arguments() -> impl Iterator<Item = Arg> {
     let own = ["region", "workers", "key_file"];
-    KEYS.iter()
-        .filter(move |key| key.is_scalar() && !own.contains(&key.path))
-        .map(|key| Arg::new(key.path).long(key.path).global(true).hide(true).value_name("VALUE"))
+    KEYS.iter().filter(move |key| key.is_scalar() && !own.contains(&key.path)).map(|key| {
+        Arg::new(key.path)
+            .long(key.path)
+            .global(true)
+            .hide(true)
+            .value_name("VALUE")
+            // A value may be negative: `--limit.num_tracks -1`.
+            .allow_hyphen_values(true)
+            .help(format!("[env: {}]", key.environment_name()))
+            .help_heading("Keys of the configuration")
+    })
 }
 
 fn flags(config: ConfigArgs, matches: &ArgMatches) -> Flags {
@@ -240,6 +279,17 @@ fn flags(config: ConfigArgs, matches: &ArgMatches) -> Flags {
         udp_port: config.udp_port,
         region: config.region,
         workers: config.workers,
+        lenient: config.disable_strict_config,
+        profile: config.cpuprofile.is_some() || config.memprofile.is_some(),
+        aliases: [
+            ("redis.address", config.redis_host),
+            ("redis.password", config.redis_password),
+            ("turn.cert_file", config.turn_cert),
+            ("turn.key_file", config.turn_key),
+        ]
+        .into_iter()
+        .filter_map(|(path, text)| Some((path, text?)))
+        .collect(),
         keys_by_path,
     }
 }
@@ -292,6 +342,22 @@ mod tests {
         };
         assert!(arguments.grants.recorder);
         assert_eq!(arguments.ttl, Duration::from_secs(6 * 3600));
+    }
+
+    #[test]
+    fn livekit_flags_are_names_of_keys() {
+        let words = ["sluice", "--redis-host", "h:1", "--turn-cert", "c.pem"];
+        let flags = parse(words).unwrap().flags;
+        let aliases = [("redis.address", "h:1".to_owned()), ("turn.cert_file", "c.pem".to_owned())];
+        assert_eq!(flags.aliases, aliases);
+    }
+
+    #[test]
+    fn verbose_help_names_every_scalar_key() {
+        let help = help_verbose();
+        for key in KEYS.iter().filter(|key| key.is_scalar() && key.path != "key_file") {
+            assert!(help.contains(&format!("--{}", key.path)), "{}", key.path);
+        }
     }
 
     #[test]

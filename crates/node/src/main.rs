@@ -3,14 +3,18 @@
 // This is the binary: it owns the terminal, the clock and the process.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
 
+mod addresses;
 mod cli;
 mod config;
+mod debug;
+mod list_nodes;
 mod load_test;
 mod logging;
 mod metrics;
 mod ports;
 mod serve;
 mod shutdown;
+mod status;
 mod tcp_only;
 mod token;
 
@@ -68,6 +72,15 @@ fn run(invocation: Invocation, environment: &Environment) -> anyhow::Result<()> 
             println!("API Key: {key}\nAPI Secret: {secret}");
             Ok(())
         }
+        Some(Command::ListNodes) => {
+            let config = config::load(&flags, environment)?;
+            print!("{}", list_nodes::run(&config, unix_time()?)?);
+            Ok(())
+        }
+        Some(Command::HelpVerbose) => {
+            print!("{}", cli::help_verbose());
+            Ok(())
+        }
         Some(Command::LoadTest(arguments)) => load_test::run(&arguments),
         Some(Command::Config { command: ConfigCommand::Check }) => check(&flags, environment),
     }
@@ -77,6 +90,9 @@ fn check(flags: &Flags, environment: &Environment) -> anyhow::Result<()> {
     let config = config::load(flags, environment)?;
     for (key, reason) in &config.without_effect {
         println!("note: `{key}` has no effect: {reason}");
+    }
+    for problem in &config.unknown {
+        println!("note: {problem} (ignored)");
     }
     println!("the configuration is valid; ports:");
     print!("{}", ports::describe(&config));

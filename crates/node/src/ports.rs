@@ -30,5 +30,8 @@ pub(crate) fn describe(config: &Config) -> String {
     if let Some(prometheus) = &config.prometheus {
         line("TCP", prometheus.port.to_string(), "Prometheus metrics (keep it private)");
     }
+    if let Some(port) = config.debug_port {
+        line("TCP", port.to_string(), "state of the node (keep it private)");
+    }
     text
 }

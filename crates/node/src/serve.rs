@@ -1,8 +1,7 @@
 //! The server: builds the engine, the rooms above it and the HTTP face above those, says that it is
 //! ready, and takes all of it down again.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +13,18 @@ use sluice_engine::api::Event;
 use sluice_engine::{Engine, EngineConfig, MAX_WORKERS, UdpPorts as EnginePorts};
 use sluice_proto as proto;
 use sluice_signal::token::ApiKeys;
-use sluice_signal::{SignalConfig, SignalServer};
+use sluice_signal::{Probe, SignalConfig, SignalServer};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::addresses;
 use crate::config::Config;
+use crate::debug::{self, Debug};
 use crate::metrics::{self, Metrics};
 use crate::shutdown::Shutdown;
+use crate::status::{NodeLimits, Status};
 use crate::tcp_only::TcpOnly;
 
 /// How long clients have to read their leave message before their sockets are closed.
@@ -35,6 +37,9 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     for (key, reason) in &config.without_effect {
         tracing::warn!(key, reason, "configuration key has no effect");
+    }
+    for problem in &config.unknown {
+        tracing::warn!(problem, "ignored, because strictness is disabled");
     }
     let (engine, events) = start_engine(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -59,11 +64,25 @@ async fn serve(
     let node_id = node_id();
     let rooms = room_manager(config, &engine, &node_id);
     tokio::spawn(rooms.clone().run_events(events));
-    let signal = SignalServer::new(rooms.clone(), signal_config(config));
     let stop = CancellationToken::new();
+    let limits = NodeLimits {
+        num_tracks: config.limit.num_tracks,
+        bytes_per_sec: config.limit.bytes_per_sec,
+    };
+    let status = Status::watch(engine.clone(), limits, stop.clone());
+    let signal = SignalServer::new(rooms.clone(), signal_config(config, &status, &stop));
+    let debug = Debug::new(debug::Sources {
+        engine: engine.clone(),
+        rooms: rooms.clone(),
+        status,
+        keys: api_keys(config),
+        node_id: node_id.clone(),
+        region: config.region.clone(),
+    });
+    let app = signal.router().merge(debug.router());
     let mut servers = JoinSet::new();
     for listener in listeners {
-        let app = signal.router().into_make_service_with_connect_info::<SocketAddr>();
+        let app = app.clone().into_make_service_with_connect_info::<SocketAddr>();
         let stop = stop.clone();
         // Small messages that follow each other must not wait for an acknowledgement (RFC 896).
         let listener = listener.tap_io(|stream| {
@@ -77,13 +96,29 @@ async fn serve(
         );
     }
     if let Some(prometheus) = &config.prometheus {
-        let metrics =
-            Metrics::new(engine.clone(), rooms.clone(), &node_id, prometheus.login.clone());
+        let metrics = Metrics {
+            engine: engine.clone(),
+            rooms: rooms.clone(),
+            signal: signal.stats().clone(),
+            node_id: node_id.clone(),
+            login: prometheus.login.clone(),
+        };
         let address = config.http.addresses[0].ip();
         let server = metrics::serve(prometheus.port, address, metrics, stop.clone())
             .await
             .with_context(|| format!("`prometheus.port` {}", prometheus.port))?;
         servers.spawn(server);
+    }
+    if let Some(port) = config.debug_port {
+        let address = SocketAddr::new(config.http.addresses[0].ip(), port);
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("`debug_handler.port` {port}"))?;
+        let (app, stop) = (debug.router(), stop.clone());
+        let server = axum::serve(listener, app);
+        servers.spawn(
+            server.with_graceful_shutdown(async move { stop.cancelled().await }).into_future(),
+        );
     }
     tracing::info!(node = node_id, workers = engine.workers(), region = config.region, "started");
     announce(config, &engine);
@@ -106,7 +141,7 @@ async fn serve(
 }
 
 fn start_engine(config: &Config) -> anyhow::Result<(Engine, mpsc::Receiver<Event>)> {
-    let advertised = advertised_addresses(config)?;
+    let advertised = addresses::advertised(&config.rtc)?;
     let udp = match config.rtc.udp_ports {
         Some(ports) if ports.first == ports.last => EnginePorts::Shared(ports.first),
         Some(ports) => EnginePorts::PerWorker { first: ports.first, last: ports.last },
@@ -115,7 +150,7 @@ fn start_engine(config: &Config) -> anyhow::Result<(Engine, mpsc::Receiver<Event
     };
     let engine_config = EngineConfig {
         workers: worker_count(config.workers),
-        bind: media_bind_addresses(&advertised),
+        bind: addresses::to_bind(&advertised),
         udp,
         tcp_port: config.rtc.tcp_port,
         advertised,
@@ -131,37 +166,6 @@ fn worker_count(configured: usize) -> u8 {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let wanted = if configured == 0 { cores() } else { configured };
     u8::try_from(wanted).unwrap_or(MAX_WORKERS).clamp(1, MAX_WORKERS)
-}
-
-fn advertised_addresses(config: &Config) -> anyhow::Result<Vec<IpAddr>> {
-    if !config.rtc.node_ips.is_empty() {
-        return Ok(config.rtc.node_ips.clone());
-    }
-    outgoing_address()
-        .map(|address| vec![address])
-        .context("no address to give to clients was found: set `rtc.node_ip` or --node-ip")
-}
-
-/// The address of the interface that a packet to the internet would leave through. Connecting a
-/// UDP socket chooses it and sends nothing; the target is a documentation address (RFC 5737).
-fn outgoing_address() -> std::io::Result<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-    Ok(socket.local_addr()?.ip())
-}
-
-/// Loopback addresses are bound as they are, others by family: the advertised address may be one of
-/// a router in front.
-fn media_bind_addresses(advertised: &[IpAddr]) -> Vec<IpAddr> {
-    let addresses: BTreeSet<IpAddr> = advertised
-        .iter()
-        .map(|address| match address {
-            address if address.is_loopback() => *address,
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        })
-        .collect();
-    addresses.into_iter().collect()
 }
 
 fn room_manager(config: &Config, engine: &Engine, node_id: &str) -> RoomManager {
@@ -224,9 +228,21 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn signal_config(config: &Config) -> SignalConfig {
-    let keys = config.keys.iter().map(|(key, secret)| (key, secret.expose()));
-    SignalConfig { keys: ApiKeys::new(keys), limits: limits(config) }
+fn signal_config(config: &Config, status: &Status, stop: &CancellationToken) -> SignalConfig {
+    let (health, stop, admission) = (status.clone(), stop.clone(), status.clone());
+    SignalConfig {
+        keys: api_keys(config),
+        limits: limits(config),
+        health: Probe::new(move || match stop.is_cancelled() {
+            true => Some("the node is shutting down".into()),
+            false => health.unhealthy(),
+        }),
+        admission: Probe::new(move || admission.exceeded_limit().map(str::to_owned)),
+    }
+}
+
+fn api_keys(config: &Config) -> ApiKeys {
+    ApiKeys::new(config.keys.iter().map(|(key, secret)| (key, secret.expose())))
 }
 
 async fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
@@ -286,16 +302,6 @@ fn media_ports(config: &Config) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn public_addresses_are_bound_by_family_and_loopback_as_it_is() {
-        let parse = |text: &str| text.parse::<IpAddr>().unwrap();
-        let bound = media_bind_addresses(&[parse("203.0.113.7"), parse("198.51.100.1")]);
-        assert_eq!(bound, [parse("0.0.0.0")]);
-        assert_eq!(media_bind_addresses(&[parse("127.0.0.1")]), [parse("127.0.0.1")]);
-        let both = media_bind_addresses(&[parse("203.0.113.7"), parse("2001:db8::1")]);
-        assert_eq!(both, [parse("0.0.0.0"), parse("::")]);
-    }
 
     #[test]
     fn workers_stay_within_what_a_ufrag_can_name() {

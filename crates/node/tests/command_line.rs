@@ -52,3 +52,51 @@ fn generated_keys_are_good_enough_to_start_with() {
     let output = run(BINARY, &["config", "check", "--keys", &keys]);
     assert!(output.status.success(), "{}", text_of(&output));
 }
+
+#[test]
+fn livekit_sample_is_accepted_unchanged() {
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/configs/livekit-sample.yaml");
+    let output = run(BINARY, &["--config", sample, "config", "check"]);
+    assert!(output.status.success(), "{}", text_of(&output));
+}
+
+#[test]
+fn hostile_configurations_are_refused_with_a_sentence() {
+    let deep = format!("keys: {}{}", "[".repeat(5000), "]".repeat(5000));
+    let bomb = "a: &a [x,x,x,x]\nb: &b [*a,*a,*a,*a]\nc: [*b,*b,*b,*b]\n";
+    for (yaml, says) in [
+        ("rtc:\n\ttcp_port: 1\n", "not valid YAML"),
+        ("- a\n- b\n", "expected `key: value` lines"),
+        ("port: 70000\n", "`port` must be a port, 0 to 65535"),
+        ("port: -1\n", "`port` must be"),
+        ("port: many\n", "`port` must be a"),
+        ("turn:\n  udp_port: 65536\n", "`turn.udp_port` must be a port"),
+        ("rtc:\n  udp_port: 7892-7882\n", "`rtc.udp_port` must be a port, or a range"),
+        ("rtc: 3\n", "`rtc` must be a section"),
+        ("port: 1\nport: 2\n", "not valid YAML"),
+        ("rtc:\n  ips:\n    includes: [somewhere]\n", "`rtc.ips.includes` must be networks"),
+        (&deep, "not valid YAML"),
+        (bomb, "unknown key `a`"),
+    ] {
+        let output = run(BINARY, &["--dev", &format!("--config-body={yaml}")]);
+        let text = text_of(&output);
+        assert_eq!(output.status.code(), Some(2), "{yaml}: {text}");
+        assert!(text.contains(says), "{yaml}: {text}");
+        assert!(text.len() < 4000, "{yaml}: {text}");
+    }
+}
+
+#[test]
+fn verbose_help_names_the_flag_and_the_variable_of_a_key() {
+    let text = text_of(&run(BINARY, &["help-verbose"]));
+    assert!(text.contains("--rtc.tcp_port"), "{text}");
+    assert!(text.contains("LIVEKIT_RTC_TCP_PORT"), "{text}");
+}
+
+#[test]
+fn list_nodes_says_that_none_runs() {
+    let port = sluice_tests::free_port().to_string();
+    let output = run(BINARY, &["--dev", "--port", &port, "list-nodes"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text_of(&output).contains("does it run?"), "{}", text_of(&output));
+}

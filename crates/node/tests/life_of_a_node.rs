@@ -89,8 +89,24 @@ fn tokens_are_accepted_when_good_and_refused_when_not() {
 fn metrics_are_served_with_livekit_names() {
     let server = Server::start(BINARY, &[]);
     let text = get(server.metrics, "/metrics", &[]).body;
-    for name in ["livekit_room_total", "livekit_participant_total", "livekit_packet_total"] {
-        assert!(text.contains(name), "{text}");
+    for name in [
+        "livekit_room_total",
+        "livekit_room_duration_seconds_bucket",
+        "livekit_participant_total",
+        "livekit_participant_join_total",
+        "livekit_session_start_time_ms_count",
+        "livekit_track_published_total",
+        "livekit_track_subscribed_total",
+        "livekit_packet_total",
+        "livekit_packet_bytes",
+        "livekit_nack_total",
+        "livekit_pli_total",
+        "livekit_node_messages",
+        "livekit_node_service_operation",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+    ] {
+        assert!(text.contains(&format!("\n{name}{{node_id=\"ND_")), "{name}: {text}");
     }
 }
 
@@ -123,4 +139,42 @@ fn datagrams_of_strangers_are_counted_and_not_answered() {
     stranger.set_nonblocking(true).unwrap();
     assert!(stranger.recv(&mut [0; 100]).is_err(), "a stranger was answered");
     assert_eq!(get(server.http, "/", &[]).status, 200);
+}
+
+#[test]
+fn debug_pages_open_with_a_token_that_may_list_rooms_only() {
+    let port = sluice_tests::free_port();
+    let server = Server::start(BINARY, &["--debug_handler.port", &port.to_string()]);
+    let own_listener = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let bearer = |token: &str| format!("Authorization: Bearer {token}");
+    let allowed = bearer(&token(&["--list"]));
+    let others = bearer(&token(&["--room", "r", "--identity", "i"]));
+    for listener in [server.http, own_listener] {
+        for path in ["/debug", "/debug/node", "/debug/workers", "/debug/rooms"] {
+            assert_eq!(get(listener, path, &[]).status, 401, "{path}");
+            assert_eq!(get(listener, path, &[&others]).status, 401, "{path}");
+            let answer = get(listener, path, &[&allowed]);
+            assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        }
+    }
+    let node = get(server.http, "/debug/node", &[&allowed]).body;
+    assert!(node.contains(r#""state":"SERVING""#), "{node}");
+}
+
+#[test]
+fn list_nodes_shows_the_running_node() {
+    let server = Server::start(BINARY, &["--region", "moon"]);
+    let port = server.http.port().to_string();
+    let output = run(BINARY, &["--dev", "--port", &port, "list-nodes"]);
+    let text = text_of(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("ND_")), "{text}");
+    assert!(text.contains("moon"), "{text}");
+}
+
+#[test]
+fn negative_limit_of_tracks_is_no_limit() {
+    let server = Server::start(BINARY, &["--limit.num_tracks", "-1"]);
+    let path = format!("/rtc/validate?access_token={}", token(&["--room", "r", "--identity", "i"]));
+    assert_eq!(get(server.http, &path, &[]).status, 200);
 }

@@ -9,6 +9,7 @@ mod api;
 mod client;
 mod data;
 mod data_tracks;
+mod describe;
 mod dynacast;
 mod error;
 mod ids;
@@ -32,6 +33,10 @@ mod track_info;
 mod updates;
 
 pub use data::DataDrops;
+pub use describe::{
+    ParticipantDescription, PeerDescription, RoomDescription, SubscriptionDescription,
+    TrackDescription,
+};
 pub use error::{ApiError, JoinError};
 pub use ids::{ParticipantSid, RoomSid, TrackSid};
 pub use outputs::{

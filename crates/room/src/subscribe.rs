@@ -65,8 +65,13 @@ struct Bound {
 }
 
 impl Subscription {
-    fn wants(&self) -> bool {
+    pub(crate) fn wants(&self) -> bool {
         matches!(self.desired, Some(Desire::Subscribed { .. }))
+    }
+
+    /// The media section on which the track flows.
+    pub(crate) fn bound_mid(&self) -> Option<&str> {
+        Some(self.active.as_ref()?.bound.as_ref()?.mid.as_str())
     }
 
     pub(crate) fn is_active(&self) -> bool {

@@ -21,5 +21,5 @@ mod twirp;
 pub use error::HttpError;
 pub use host::{HostedSession, RoomApi, SessionHost, SessionSink, SessionSource};
 pub use rtc::{Encoding, FrameError, JoinRequestError, decode_join_request, decode_request};
-pub use server::{SignalConfig, SignalServer};
+pub use server::{Probe, SignalConfig, SignalServer};
 pub use stats::{Counter, SignalStats};

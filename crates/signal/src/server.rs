@@ -3,13 +3,15 @@
 //! From the outside in: CORS (on every answer, errors too), panics become 500, a doubled leading
 //! slash is forgiven, bodies are bounded, tokens are checked.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Extension};
-use axum::http::{Method, Request, Uri};
+use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::http::{Method, Request, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use sluice_control::Limits;
 use tower::ServiceBuilder;
@@ -18,6 +20,7 @@ use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::auth::authenticate;
+use crate::error::HttpError;
 use crate::host::{RoomApi, SessionHost};
 use crate::rtc::{Version, connect, validate};
 use crate::stats::SignalStats;
@@ -33,10 +36,35 @@ const CORS_MAX_AGE: Duration = Duration::from_secs(86_400);
 /// What the signal server is made from.
 #[derive(Debug, Clone, Default)]
 pub struct SignalConfig {
+    /// Why the node is not healthy, if it is not: asked by `/`.
+    pub health: Probe,
+    /// The limit of the node that keeps new participants out, if one does.
+    pub admission: Probe,
     /// Keys that tokens are signed with.
     pub keys: ApiKeys,
     /// Limits on names, checked before a room is asked.
     pub limits: Limits,
+}
+
+/// A question that is asked again for each request; `None` is the good answer.
+#[derive(Clone, Default)]
+pub struct Probe(Option<Arc<dyn Fn() -> Option<String> + Send + Sync>>);
+
+impl Probe {
+    /// Asks `probe`.
+    pub fn new(probe: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(probe)))
+    }
+
+    pub(crate) fn ask(&self) -> Option<String> {
+        self.0.as_ref().and_then(|probe| probe())
+    }
+}
+
+impl fmt::Debug for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Probe")
+    }
 }
 
 /// The signal server over rooms of type `H`. Clones are the same server.
@@ -58,7 +86,7 @@ impl<H: SessionHost + RoomApi> SignalServer<H> {
     /// clients without a proxy are known by their address.
     pub fn router(&self) -> Router {
         let paths = Router::new()
-            .route("/", any(health))
+            .route("/", any(health::<H>))
             .merge(self.rtc("/rtc", Version::V0))
             .merge(self.rtc("/rtc/v1", Version::V1))
             .merge(twirp::routes())
@@ -114,6 +142,17 @@ impl<H> Shared<H> {
     pub(crate) fn stats(&self) -> &Arc<SignalStats> {
         &self.0.stats
     }
+
+    /// Whether the node takes new participants (`limit.*` of the node).
+    pub(crate) fn check_admission(&self) -> Result<(), HttpError> {
+        match self.0.config.admission.ask() {
+            None => Ok(()),
+            Some(limit) => Err(HttpError {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                text: format!("node has exceeded `{limit}`"),
+            }),
+        }
+    }
 }
 
 impl<H> Clone for Shared<H> {
@@ -128,8 +167,13 @@ pub(crate) fn unix_time() -> Duration {
 }
 
 /// Load balancers and clients that came back online ask here.
-async fn health() -> &'static str {
-    "OK"
+async fn health<H>(State(shared): State<Shared<H>>) -> Response {
+    match shared.0.config.health.ask() {
+        None => "OK".into_response(),
+        Some(reason) => {
+            (StatusCode::NOT_ACCEPTABLE, format!("Not Ready\n{reason}")).into_response()
+        }
+    }
 }
 
 fn cors() -> CorsLayer {

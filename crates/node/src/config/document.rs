@@ -61,11 +61,22 @@ impl fmt::Display for Problem {
 #[derive(Debug, Default)]
 pub(crate) struct Document {
     values: BTreeMap<&'static str, Value>,
+    /// Keys that do not exist and were ignored.
+    unknown: Vec<Problem>,
 }
 
 impl Document {
-    /// Parses `yaml`; an empty text is an empty document.
+    /// Parses `yaml`; an empty text is an empty document. Unknown keys are problems.
     pub(crate) fn parse(yaml: &str) -> Result<Self, Vec<Problem>> {
+        let mut document = Self::parse_lenient(yaml)?;
+        match std::mem::take(&mut document.unknown) {
+            unknown if unknown.is_empty() => Ok(document),
+            unknown => Err(unknown),
+        }
+    }
+
+    /// Parses `yaml` and sets unknown keys aside. An error holds them too.
+    pub(crate) fn parse_lenient(yaml: &str) -> Result<Self, Vec<Problem>> {
         if yaml.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
@@ -78,7 +89,16 @@ impl Document {
             Value::Null => {}
             _ => problems.push(Problem::Yaml("expected `key: value` lines".into())),
         }
-        if problems.is_empty() { Ok(document) } else { Err(problems) }
+        if problems.is_empty() {
+            return Ok(document);
+        }
+        problems.append(&mut document.unknown);
+        Err(problems)
+    }
+
+    /// Keys that do not exist and were ignored.
+    pub(crate) fn unknown(&self) -> &[Problem] {
+        &self.unknown
     }
 
     /// Sets one scalar key from the word of a flag or an environment variable.
@@ -138,6 +158,15 @@ impl Document {
         }
     }
 
+    /// A number that may be negative or have a fraction.
+    pub(crate) fn float(&self, path: &str) -> f64 {
+        match (self.values.get(path).and_then(Value::as_f64), default_of(path)) {
+            (Some(value), _) => value,
+            (None, Preset::Float(value)) => value,
+            _ => 0.0,
+        }
+    }
+
     /// Text; empty when unset.
     pub(crate) fn text(&self, path: &str) -> String {
         match (self.values.get(path), default_of(path)) {
@@ -192,7 +221,7 @@ impl Document {
                 }
             } else {
                 let suggestion = suggest(&path);
-                problems.push(Problem::Unknown { path, suggestion });
+                self.unknown.push(Problem::Unknown { path, suggestion });
             }
         }
     }
@@ -263,7 +292,7 @@ fn scalar_from_text(kind: Kind, text: &str) -> Value {
             "false" | "0" => Some(Value::Bool(false)),
             _ => None,
         },
-        Kind::Uint | Kind::Float => number(),
+        Kind::Uint | Kind::Int | Kind::Float => number(),
         _ => None,
     };
     parsed.unwrap_or_else(|| Value::String(text.to_owned()))
@@ -274,6 +303,7 @@ fn check_value(key: &Key, value: &Value) -> Result<(), Problem> {
     let (fits, expected) = match key.kind {
         Kind::Bool => (value.is_boolean(), "`true` or `false`"),
         Kind::Uint => (value.is_u64(), "a whole number, zero or more"),
+        Kind::Int => (value.is_u64() || value.is_i64(), "a whole number"),
         Kind::Float => (value.is_number(), "a number"),
         Kind::Text => (value.is_string() || value.is_number(), "text"),
         Kind::Duration => (
@@ -294,13 +324,11 @@ fn check_value(key: &Key, value: &Value) -> Result<(), Problem> {
         ),
         Kind::Block => (true, ""),
     };
-    let too_large =
-        matches!(key.path, "port" | "prometheus_port" | "prometheus.port" | "rtc.tcp_port")
-            && value.as_u64().is_some_and(|port| port > u64::from(u16::MAX));
-    if fits && !too_large {
+    let no_port = key.is_port() && value.as_u64().is_none_or(|port| port > u64::from(u16::MAX));
+    if fits && !no_port {
         return Ok(());
     }
-    let expected = if too_large { "a port, 0 to 65535" } else { expected };
+    let expected = if no_port { "a port, 0 to 65535" } else { expected };
     Err(Problem::Value { path: key.path.to_owned(), expected: expected.to_owned() })
 }
 

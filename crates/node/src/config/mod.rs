@@ -2,6 +2,7 @@
 //! the rest of the binary reads. Nothing is read from the operating system here but the files that
 //! the operator names; the environment comes in as a value.
 
+mod cidr;
 mod document;
 mod keys;
 mod schema;
@@ -15,7 +16,7 @@ use serde_json::Value;
 pub(crate) use document::{Document, Problem, parse_duration};
 pub(crate) use keys::{ApiKeys, Secret};
 pub(crate) use schema::KEYS;
-pub(crate) use typed::{Config, LoggingConfig, UdpPorts};
+pub(crate) use typed::{AddressFilter, Config, LoggingConfig, RtcConfig, UdpPorts};
 
 /// Environment variables of the process.
 pub(crate) type Environment = BTreeMap<String, String>;
@@ -43,6 +44,12 @@ pub(crate) struct Flags {
     pub(crate) region: Option<String>,
     /// `--workers`
     pub(crate) workers: Option<u64>,
+    /// `--disable-strict-config`
+    pub(crate) lenient: bool,
+    /// `--cpuprofile` or `--memprofile`
+    pub(crate) profile: bool,
+    /// Flags that are other names of keys (`--redis-host`), by key path.
+    pub(crate) aliases: Vec<(&'static str, String)>,
     /// Generated flags, by key path (`--rtc.tcp_port`).
     pub(crate) keys_by_path: Vec<(&'static str, String)>,
 }
@@ -85,8 +92,27 @@ fn join(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
+/// Largest configuration that is read, bytes. Real ones have a few KiB.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+const PROFILE_ADVICE: &str = "--cpuprofile and --memprofile write profiles of Go programs: leave \
+    them out, and use `perf record -g -p PID` or `heaptrack -p PID` on the running server";
+
+/// Variables that are other names of keys, as LiveKit has them.
+const ENVIRONMENT_ALIASES: &[(&str, &str)] = &[
+    ("NODE_IP", "rtc.node_ip"),
+    ("UDP_PORT", "rtc.udp_port"),
+    ("REDIS_HOST", "redis.address"),
+    ("REDIS_PASSWORD", "redis.password"),
+    ("LIVEKIT_TURN_CERT", "turn.cert_file"),
+    ("LIVEKIT_TURN_KEY", "turn.key_file"),
+];
+
 /// Reads, merges and checks everything.
 pub(crate) fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigError> {
+    if flags.profile {
+        return Err(ConfigError::Conflict(PROFILE_ADVICE.into()));
+    }
     let document = merged_document(flags, environment)?;
     let unsupported = document.unsupported();
     if !unsupported.is_empty() {
@@ -99,7 +125,9 @@ pub(crate) fn load(flags: &Flags, environment: &Environment) -> Result<Config, C
 /// The operator's document with the overrides of the environment, then of the flags, on top.
 fn merged_document(flags: &Flags, environment: &Environment) -> Result<Document, ConfigError> {
     let text = document_text(flags, environment)?;
-    let mut document = Document::parse(&text).map_err(ConfigError::Problems)?;
+    let parsed =
+        if flags.lenient { Document::parse_lenient(&text) } else { Document::parse(&text) };
+    let mut document = parsed.map_err(ConfigError::Problems)?;
     let mut problems = Vec::new();
     let mut set = |path: &str, text: &str| {
         if let Some(key) = schema::find(path)
@@ -113,12 +141,12 @@ fn merged_document(flags: &Flags, environment: &Environment) -> Result<Document,
             set(key.path, text);
         }
     }
-    for (name, path) in [("NODE_IP", "rtc.node_ip"), ("UDP_PORT", "rtc.udp_port")] {
-        if let Some(text) = environment.get(name) {
+    for (name, path) in ENVIRONMENT_ALIASES {
+        if let Some(text) = environment.get(*name) {
             set(path, text);
         }
     }
-    for (path, text) in &flags.keys_by_path {
+    for (path, text) in flags.keys_by_path.iter().chain(&flags.aliases) {
         set(path, text);
     }
     for (path, text) in [
@@ -146,13 +174,25 @@ fn document_text(flags: &Flags, environment: &Environment) -> Result<String, Con
         return Ok(body.clone());
     }
     if let Some(path) = &flags.config {
-        return std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        return read_file(path).map_err(|source| ConfigError::Read {
             what: "the configuration file",
             path: path.display().to_string(),
             source,
         });
     }
     Ok(environment.get("LIVEKIT_CONFIG").cloned().unwrap_or_default())
+}
+
+/// Reads text of at most [`MAX_CONFIG_BYTES`], whatever the file claims to be.
+fn read_file(path: &std::path::Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_CONFIG_BYTES {
+        return Err(std::io::Error::other("it is larger than 1 MiB, which no configuration is"));
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -271,6 +311,43 @@ mod tests {
         );
         let error = error_of(load_yaml(&yaml));
         assert!(error.contains("port_range_start"), "{error}");
+    }
+
+    #[test]
+    fn livekit_names_of_the_environment_are_names_of_keys() {
+        let environment = environment(&[("LIVEKIT_CONFIG", "{}"), ("REDIS_HOST", "redis:6379")]);
+        let flags = Flags { dev: true, ..Flags::default() };
+        let error = error_of(load(&flags, &environment));
+        assert!(error.starts_with("`redis.address` cannot be used: "), "{error}");
+    }
+
+    #[test]
+    fn unknown_keys_pass_when_strictness_is_disabled() {
+        let flags = Flags {
+            dev: true,
+            lenient: true,
+            config_body: Some("porf: 1\nrtc:\n  future: {a: 1}\nport: 7000\n".into()),
+            ..Flags::default()
+        };
+        let config = load(&flags, &Environment::new()).unwrap();
+        assert_eq!(config.http.addresses[0].port(), 7000);
+        assert_eq!(config.unknown.len(), 2);
+        assert!(config.unknown[0].contains("did you mean `port`?"), "{:?}", config.unknown);
+    }
+
+    #[test]
+    fn profiles_are_refused_with_what_to_use() {
+        let flags = Flags { dev: true, profile: true, ..Flags::default() };
+        assert!(error_of(load(&flags, &Environment::new())).contains("perf record"));
+    }
+
+    #[test]
+    fn huge_file_is_refused_without_reading_it_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sluice.yaml");
+        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let flags = Flags { config: Some(path), ..Flags::default() };
+        assert!(error_of(load(&flags, &Environment::new())).contains("1 MiB"));
     }
 
     #[test]

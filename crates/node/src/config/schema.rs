@@ -9,6 +9,8 @@ pub(crate) enum Kind {
     Bool,
     /// A whole number, zero or more.
     Uint,
+    /// A whole number.
+    Int,
     /// Any number.
     Float,
     /// Text.
@@ -71,6 +73,13 @@ impl Key {
         format!("LIVEKIT_{}", self.path.replace('.', "_").to_uppercase())
     }
 
+    /// Whether the value is a single port.
+    pub(crate) fn is_port(&self) -> bool {
+        let name = self.path.rsplit('.').next().unwrap_or(self.path);
+        self.kind == Kind::Uint
+            && (name.ends_with("port") || self.path.starts_with("rtc.port_range_"))
+    }
+
     /// Whether one word can express the value, so that a flag and a variable exist for it.
     pub(crate) fn is_scalar(&self) -> bool {
         !matches!(self.kind, Kind::TextList | Kind::TextMap | Kind::Block)
@@ -91,18 +100,10 @@ const fn key(path: &'static str, kind: Kind, default: Preset, support: Support) 
     Key { path, kind, default, support }
 }
 
-use Kind::{Block, Bool, Duration, Float, PortRange, Text, TextList, TextMap, Uint};
+use Kind::{Block, Bool, Duration, Float, Int, PortRange, Text, TextList, TextMap, Uint};
 use Preset::{Bool as B, Float as F, Text as T, Uint as U, Unset};
 use Support::{Honoured, NoEffect, NotYet};
 
-const EXTERNAL_IP: Support = NotYet(
-    "finding the public address by STUN is not available yet: set `rtc.node_ip` to the public \
-     address and remove this key",
-);
-const INTERFACES: Support = NotYet(
-    "choosing addresses by filter is not available yet: set `rtc.node_ip` to the address to \
-     advertise and remove this key",
-);
 const TURN: Support = NotYet(
     "the embedded TURN server is not available yet: run one beside Sluice, name it in \
      `rtc.turn_servers`, and remove this key",
@@ -136,12 +137,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("prometheus.port", Uint, Unset, Honoured),
     key("prometheus.username", Text, Unset, Honoured),
     key("prometheus.password", Text, Unset, Honoured),
-    key(
-        "debug_handler.port",
-        Uint,
-        Unset,
-        NotYet("there is no debug listener yet: remove this key"),
-    ),
+    key("debug_handler.port", Uint, Unset, Honoured),
     // `workers` is Sluice's own: media worker threads, 0 = one per core.
     key("workers", Uint, Unset, Honoured),
     // logging
@@ -158,26 +154,33 @@ pub(crate) const KEYS: &[Key] = &[
     key("rtc.tcp_port", Uint, U(7881), Honoured),
     key("rtc.port_range_start", Uint, Unset, Honoured),
     key("rtc.port_range_end", Uint, Unset, Honoured),
-    key("rtc.use_stun_port_as_ice", Bool, B(false), EXTERNAL_IP),
+    key(
+        "rtc.use_stun_port_as_ice",
+        Bool,
+        B(false),
+        NotYet(
+            "only the address is learnt by STUN: forward the UDP port as it is and remove this key",
+        ),
+    ),
     key("rtc.node_ip", Text, Unset, Honoured),
-    key("rtc.use_external_ip", Bool, B(false), EXTERNAL_IP),
-    key("rtc.external_ip_only", Bool, B(false), EXTERNAL_IP),
-    key("rtc.advertise_internal_ip", Bool, B(false), EXTERNAL_IP),
-    key("rtc.skip_external_ip_validation", Bool, B(false), EXTERNAL_IP),
+    key("rtc.use_external_ip", Bool, B(false), Honoured),
+    key("rtc.external_ip_only", Bool, B(false), Honoured),
+    key("rtc.advertise_internal_ip", Bool, B(false), Honoured),
+    key(
+        "rtc.skip_external_ip_validation",
+        Bool,
+        B(false),
+        NoEffect("the external address is taken as the STUN server tells it"),
+    ),
     key("rtc.stun_servers", TextList, Unset, Honoured),
     key("rtc.turn_servers", Block, Unset, Honoured),
     key("rtc.use_ice_lite", Bool, B(false), NoEffect("Sluice is always ICE-lite")),
     key("rtc.use_mdns", Bool, B(false), NoEffect("an ICE-lite server never contacts candidates")),
-    key("rtc.interfaces.includes", TextList, Unset, INTERFACES),
-    key("rtc.interfaces.excludes", TextList, Unset, INTERFACES),
-    key("rtc.ips.includes", TextList, Unset, INTERFACES),
-    key("rtc.ips.excludes", TextList, Unset, INTERFACES),
-    key(
-        "rtc.enable_loopback_candidate",
-        Bool,
-        B(false),
-        NoEffect("the addresses of `rtc.node_ip` are advertised as they are, loopback included"),
-    ),
+    key("rtc.interfaces.includes", TextList, Unset, Honoured),
+    key("rtc.interfaces.excludes", TextList, Unset, Honoured),
+    key("rtc.ips.includes", TextList, Unset, Honoured),
+    key("rtc.ips.excludes", TextList, Unset, Honoured),
+    key("rtc.enable_loopback_candidate", Bool, B(false), Honoured),
     key("rtc.force_tcp", Bool, B(false), Honoured),
     key("rtc.batch_io.batch_size", Uint, Unset, NoEffect("Sluice always batches")),
     key("rtc.batch_io.max_flush_interval", Duration, T("2ms"), Honoured),
@@ -338,8 +341,8 @@ pub(crate) const KEYS: &[Key] = &[
     key("psrpc.backoff", Duration, T("2s"), SINGLE_NODE),
     key("psrpc.buffer_size", Uint, U(1000), SINGLE_NODE),
     // limits
-    key("limit.num_tracks", Uint, Unset, NotYet("set it to 0")),
-    key("limit.bytes_per_sec", Float, Unset, NotYet("set it to 0")),
+    key("limit.num_tracks", Int, Unset, Honoured),
+    key("limit.bytes_per_sec", Float, Unset, Honoured),
     key("limit.subscription_limit_video", Uint, Unset, NotYet("set it to 0")),
     key("limit.subscription_limit_audio", Uint, Unset, NotYet("set it to 0")),
     key("limit.max_metadata_size", Uint, U(524_288), Honoured),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::cidr::Cidr;
 use super::document::{parse_duration, parse_port_range};
 use super::{ApiKeys, ConfigError, Document, Problem};
 
@@ -39,8 +40,12 @@ pub(crate) struct Config {
     pub(crate) logging: LoggingConfig,
     /// The metrics listener, if any.
     pub(crate) prometheus: Option<PrometheusConfig>,
+    /// Port of the listener for `/debug`, if any.
+    pub(crate) debug_port: Option<u16>,
     /// Changed keys that change nothing, with the reason.
     pub(crate) without_effect: Vec<(&'static str, &'static str)>,
+    /// What is wrong with the keys that `--disable-strict-config` ignores.
+    pub(crate) unknown: Vec<String>,
 }
 
 /// See [`Config::http`].
@@ -60,7 +65,7 @@ pub(crate) struct UdpPorts {
 }
 
 /// See [`Config::rtc`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct RtcConfig {
     /// UDP ports; `None` with `force_tcp`.
     pub(crate) udp_ports: Option<UdpPorts>,
@@ -68,6 +73,14 @@ pub(crate) struct RtcConfig {
     pub(crate) tcp_port: Option<u16>,
     /// Addresses to advertise; empty = find out.
     pub(crate) node_ips: Vec<IpAddr>,
+    /// Which addresses of the machine may be advertised, without `node_ips`.
+    pub(crate) filter: AddressFilter,
+    /// Advertise what a STUN server sees instead of local addresses.
+    pub(crate) use_external_ip: bool,
+    /// Advertise local addresses beside external ones.
+    pub(crate) advertise_internal_ip: bool,
+    /// Advertise the loopback address too.
+    pub(crate) enable_loopback_candidate: bool,
     /// Advertise TCP candidates only.
     pub(crate) force_tcp: bool,
     /// STUN servers that clients are told, `host:port`.
@@ -76,6 +89,39 @@ pub(crate) struct RtcConfig {
     pub(crate) turn_servers: Vec<TurnServer>,
     /// How long a busy worker lets packets of one receiver gather.
     pub(crate) egress_hold: Duration,
+}
+
+/// `rtc.interfaces` and `rtc.ips`: what is included (empty = everything) less what is excluded.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AddressFilter {
+    /// Names of interfaces.
+    pub(crate) include_interfaces: Vec<String>,
+    /// Names of interfaces.
+    pub(crate) exclude_interfaces: Vec<String>,
+    /// Networks.
+    pub(crate) include_ips: Vec<Cidr>,
+    /// Networks.
+    pub(crate) exclude_ips: Vec<Cidr>,
+}
+
+impl AddressFilter {
+    /// Whether nothing was said.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.include_interfaces.is_empty()
+            && self.exclude_interfaces.is_empty()
+            && self.include_ips.is_empty()
+            && self.exclude_ips.is_empty()
+    }
+
+    /// Whether an address of an interface may be advertised.
+    pub(crate) fn allows(&self, interface: &str, ip: IpAddr) -> bool {
+        let named = |names: &[String]| names.iter().any(|name| name == interface);
+        let within = |networks: &[Cidr]| networks.iter().any(|network| network.contains(ip));
+        (self.include_interfaces.is_empty() || named(&self.include_interfaces))
+            && !named(&self.exclude_interfaces)
+            && (self.include_ips.is_empty() || within(&self.include_ips))
+            && !within(&self.exclude_ips)
+    }
 }
 
 /// One external TURN server with a fixed login.
@@ -110,7 +156,7 @@ pub(crate) struct RoomConfig {
     pub(crate) enable_data_tracks: bool,
 }
 
-/// See [`Config::limit`]; all in bytes.
+/// See [`Config::limit`]; in bytes unless named.
 #[derive(Debug, Clone)]
 pub(crate) struct LimitConfig {
     /// Participant and room metadata.
@@ -123,6 +169,10 @@ pub(crate) struct LimitConfig {
     pub(crate) max_identity: usize,
     /// Participant name.
     pub(crate) max_name: usize,
+    /// Tracks in and out of the node; 0 = no limit.
+    pub(crate) num_tracks: u64,
+    /// Bytes in and out of the node, per second; 0 = no limit.
+    pub(crate) bytes_per_sec: u64,
 }
 
 /// See [`Config::logging`].
@@ -159,7 +209,9 @@ pub(super) fn build(doc: &Document, keys: ApiKeys, dev: bool) -> Result<Config, 
         limit: limit(doc),
         logging: logging(doc)?,
         prometheus: prometheus(doc)?,
+        debug_port: Some(doc.uint("debug_handler.port") as u16).filter(|port| *port != 0),
         without_effect: doc.without_effect(),
+        unknown: doc.unknown().iter().map(ToString::to_string).collect(),
     })
 }
 
@@ -207,6 +259,11 @@ fn rtc(doc: &Document, dev: bool) -> Result<RtcConfig, ConfigError> {
         udp_ports: udp_ports(doc, dev)?,
         tcp_port,
         node_ips,
+        filter: address_filter(doc)?,
+        use_external_ip: doc.bool("rtc.use_external_ip"),
+        advertise_internal_ip: doc.bool("rtc.advertise_internal_ip")
+            && !doc.bool("rtc.external_ip_only"),
+        enable_loopback_candidate: doc.bool("rtc.enable_loopback_candidate"),
         force_tcp,
         stun_servers: doc.list("rtc.stun_servers"),
         turn_servers: turn_servers(doc)?,
@@ -219,6 +276,22 @@ fn egress_hold(doc: &Document) -> Result<Duration, ConfigError> {
     parse_duration(&doc.text(path))
         .filter(|hold| *hold <= MAX_EGRESS_HOLD)
         .ok_or_else(|| invalid(path, "a duration of 20ms at most: media waits for so long"))
+}
+
+fn address_filter(doc: &Document) -> Result<AddressFilter, ConfigError> {
+    let networks = |path: &str| -> Result<Vec<Cidr>, ConfigError> {
+        let parse = |text: &String| {
+            let expected = format!("networks such as `10.0.0.0/8`; `{text}` is not one");
+            text.parse().map_err(|_| invalid(path, &expected))
+        };
+        doc.list(path).iter().map(parse).collect()
+    };
+    Ok(AddressFilter {
+        include_interfaces: doc.list("rtc.interfaces.includes"),
+        exclude_interfaces: doc.list("rtc.interfaces.excludes"),
+        include_ips: networks("rtc.ips.includes")?,
+        exclude_ips: networks("rtc.ips.excludes")?,
+    })
 }
 
 fn udp_ports(doc: &Document, dev: bool) -> Result<Option<UdpPorts>, ConfigError> {
@@ -350,6 +423,9 @@ fn limit(doc: &Document) -> LimitConfig {
         max_room_name: bytes("max_room_name_length"),
         max_identity: bytes("max_participant_identity_length"),
         max_name: bytes("max_participant_name_length"),
+        // LiveKit takes anything below one as no limit.
+        num_tracks: doc.float("limit.num_tracks").max(0.0) as u64,
+        bytes_per_sec: doc.float("limit.bytes_per_sec").max(0.0) as u64,
     }
 }
 

@@ -114,6 +114,9 @@ fn check<H: SessionHost>(
         strict,
     };
     let ticket = attempt.check()?;
+    if !ticket.params.reconnect {
+        shared.check_admission()?;
+    }
     shared.host().check_join(&ticket.room, &ticket.params.grants)?;
     Ok(ticket)
 }

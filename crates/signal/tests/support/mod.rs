@@ -11,7 +11,7 @@ use futures_util::{SinkExt, StreamExt};
 use prost::Message as _;
 use serde_json::{Value, json};
 use sluice_control::{
-    ApiError, Grants, JoinError, JoinParams, Limits, RoomSettings, SessionOutput, SharedResponse,
+    ApiError, Grants, JoinError, JoinParams, RoomSettings, SessionOutput, SharedResponse,
 };
 use sluice_proto as proto;
 use sluice_proto::signal_response::Message as Response;
@@ -195,7 +195,7 @@ impl TestServer {
         let refuse = Arc::new(Mutex::new(None));
         let host = FakeHost { joins: joins_in, refuse: refuse.clone(), silent };
         let keys = ApiKeys::new([(KEY, SECRET), ("other", "other-secret")]);
-        let server = SignalServer::new(host, SignalConfig { keys, limits: Limits::default() });
+        let server = SignalServer::new(host, SignalConfig { keys, ..SignalConfig::default() });
         let stats = server.stats().clone();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
