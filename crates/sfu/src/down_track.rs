@@ -22,6 +22,9 @@ use crate::svc::{Form, Svc};
 use crate::ts_munger::{Transition, TsMunger};
 use crate::vp8_munger::Vp8Munger;
 
+mod fill;
+mod quality;
+
 /// Shortest and longest time between requests for the same key frame (LiveKit); in between, two
 /// round trips.
 const KEY_FRAME_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
@@ -163,6 +166,7 @@ pub struct DownTrack {
     config: DownTrackConfig,
     settings: DownTrackSettings,
     allocation: Allocation,
+    source_muted: bool,
     live: LayerSet,
     selector: LayerSelector,
     seq: SeqMunger,
@@ -181,6 +185,8 @@ pub struct DownTrack {
     packets: u64,
     octets: u64,
     feedback: ReceiverFeedback,
+    /// Present once it is asked for.
+    quality: Option<Box<quality::PathQuality>>,
     nacks: NackCounters,
     dropped: DropCounters,
 }
@@ -199,6 +205,7 @@ impl DownTrack {
         Self {
             settings,
             allocation: Allocation::Unlimited,
+            source_muted: false,
             live: config.live_layers,
             selector,
             seq: SeqMunger::new(config.first_seq),
@@ -216,6 +223,7 @@ impl DownTrack {
             packets: 0,
             octets: 0,
             feedback: ReceiverFeedback::default(),
+            quality: None,
             nacks: NackCounters::default(),
             dropped: DropCounters::default(),
             config,
@@ -329,6 +337,9 @@ impl DownTrack {
     /// Takes the receiver's report block about the media stream.
     pub fn on_receiver_report(&mut self, now: Instant, block: &ReportBlock) {
         let rtt = self.reports.on_report_block(now, block.last_sr, block.delay_since_last_sr);
+        if let Some(quality) = &mut self.quality {
+            quality.on_report(now, block);
+        }
         let clock_rate = u64::from(self.config.clock_rate.max(1));
         self.feedback = ReceiverFeedback {
             fraction_lost: f32::from(block.fraction_lost) / 256.0,
@@ -383,8 +394,13 @@ impl DownTrack {
         (self.packets, self.octets)
     }
 
+    /// Whether a packet of this codec may go out. RED is negotiated together with the Opus inside.
+    fn accepts(&self, codec: Codec) -> bool {
+        codec == self.config.codec || (self.config.codec == Codec::Red && codec == Codec::Opus)
+    }
+
     fn try_forward(&mut self, now: Instant, packet: &MediaPacket) -> Result<Forwarded, DropReason> {
-        if packet.codec != self.config.codec && !packet.is_padding() {
+        if !self.accepts(packet.codec) && !packet.is_padding() {
             return Err(DropReason::CodecMismatch);
         }
         let goal = self.goal().ok_or(DropReason::Paused)?;
@@ -449,6 +465,7 @@ impl DownTrack {
         }
         self.selector.start(packet, goal);
         self.last_source = Some(source);
+        self.note_layer_distance(now);
         Ok(())
     }
 
@@ -532,7 +549,7 @@ impl DownTrack {
     /// What the receiver may have now; `None` while paused.
     fn goal(&self) -> Option<Goal> {
         let DownTrackSettings { enabled, max_spatial, max_temporal } = self.settings;
-        if !enabled {
+        if !enabled || self.source_muted {
             return None;
         }
         let goal = match self.allocation {
@@ -560,6 +577,7 @@ impl DownTrack {
         }
         // A new wish is asked for at once, not after the interval of the old one.
         self.key_frame_asked = None;
+        self.note_layer_distance(now);
     }
 
     fn awaited_layer(&self) -> Option<u8> {

@@ -23,7 +23,9 @@ pub mod meter;
 pub mod nack;
 pub mod pacer;
 pub mod packet;
+pub mod quality;
 pub mod reception;
+pub mod red;
 pub mod selector;
 pub mod sender_report;
 pub mod sent_log;
@@ -46,6 +48,7 @@ pub use down_track::{
 pub use drop_reason::{DropCounters, DropReason};
 pub use history::TrackHistory;
 pub use packet::{ByteRange, LayerSet, MAX_LAYERS, MediaPacket};
+pub use red::{RedJoiner, RedSplitter};
 pub use sender_report::SourceReport;
 pub use sent_log::PayloadRewrite;
 pub use track_receiver::{LayerStarted, ReceivePayloadType, TrackReceiver, TrackReceiverConfig};

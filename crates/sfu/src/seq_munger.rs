@@ -87,6 +87,13 @@ impl SeqMunger {
         self.take_hole(source).is_some()
     }
 
+    /// A number of its own, directly after what was sent before.
+    pub fn insert(&mut self) -> u64 {
+        let target = self.next_target();
+        self.offset = self.offset.wrapping_sub(1);
+        target
+    }
+
     /// The source packet for which the place `target` (16 bits, as a receiver names it) is open.
     pub fn source_of_hole(&self, target: u16) -> Option<u64> {
         let target = self.unwrap_target(target);
@@ -191,6 +198,16 @@ mod tests {
         let mut munger = munger_at(10);
         munger.forward(10);
         assert_eq!(low(munger.forward(14)), Some(65_534));
+    }
+
+    #[test]
+    fn a_number_of_our_own_moves_the_rest_on_and_leaves_open_places_alone() {
+        let mut munger = munger_at(10);
+        munger.forward(10);
+        munger.forward(12);
+        assert_eq!(munger.insert() as u16, 65_533);
+        assert_eq!(low(munger.forward(13)), Some(65_534));
+        assert_eq!(low(munger.forward(11)), Some(65_531));
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::packet::{ByteRange, LayerSet, MAX_LAYERS, MediaPacket};
 use crate::sender_report::SourceReport;
 use crate::stream::{Placement, ReceiveStream};
 
+mod quality;
+
 /// A payload type that the publisher may use for the track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReceivePayloadType {
@@ -89,6 +91,7 @@ pub struct TrackReceiver {
     live: LayerSet,
     rtt: Option<Duration>,
     scratch: Vec<u16>,
+    quality: quality::SourceQuality,
     dropped: DropCounters,
 }
 
@@ -108,6 +111,7 @@ impl TrackReceiver {
             live: LayerSet::NONE,
             rtt: None,
             scratch: Vec::new(),
+            quality: quality::SourceQuality::default(),
             dropped: DropCounters::default(),
         }
     }
@@ -146,9 +150,11 @@ impl TrackReceiver {
     pub fn on_sender_report(&mut self, now: Instant, report: &SenderInfo) -> Option<SourceReport> {
         let (layer, stream) = self.streams_mut().find(|(_, s)| s.ssrc() == report.ssrc)?;
         stream.on_sender_report(now, report.ntp);
+        let epoch = stream.epoch();
+        self.quality.reported = Some(now);
         Some(SourceReport {
             stream: layer,
-            epoch: stream.epoch(),
+            epoch,
             ntp: report.ntp,
             timestamp: report.rtp_timestamp,
             arrival: now,
@@ -271,7 +277,8 @@ impl TrackReceiver {
         let pt = view.payload_type();
         let pt = self.config.payload_types.iter().find(|p| p.pt == pt);
         let pt = *pt.ok_or(DropReason::UnknownPayloadType)?;
-        let (nack, rtt) = (self.config.nack, self.rtt);
+        // RED repairs itself (LiveKit asks for no retransmission either).
+        let (nack, rtt) = (self.config.nack && pt.codec != Codec::Red, self.rtt);
         let state = self.layer_mut(layer)?;
         let stream = state.stream.get_or_insert_with(|| {
             let mut stream = ReceiveStream::new(view.ssrc(), pt.clock_rate, nack);

@@ -84,6 +84,15 @@ impl TsMunger {
         Ok(())
     }
 
+    /// The timestamp of something that is not of the source and is sent now.
+    pub fn insert(&mut self, now: Instant) -> u32 {
+        let Some((newest, at)) = self.newest else { return 0 };
+        let step = ticks(now.saturating_duration_since(at), self.clock_rate).max(1);
+        let target = newest.wrapping_add(step);
+        self.newest = Some((target, now));
+        target
+    }
+
     /// The target timestamp of a packet of the current source.
     pub fn map(&mut self, now: Instant, source_ts: u32) -> u32 {
         let target = self.target_of(source_ts);

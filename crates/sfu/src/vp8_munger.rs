@@ -7,6 +7,8 @@
 
 use sluice_rtp::codec::vp8::{Descriptor, Indices};
 
+use crate::sent_log::PayloadRewrite;
+
 /// Pictures remembered: two seconds at 30 per second.
 const REMEMBERED: usize = 64;
 
@@ -105,6 +107,25 @@ impl Vp8Munger {
             self.older_picture(id, wanted)
         }?;
         Some(self.indices(descriptor, target))
+    }
+
+    /// The descriptor of a picture of our own, a key frame, in place of the one byte of the
+    /// shortest descriptor: all three indices move on by one.
+    pub fn fill(&mut self) -> PayloadRewrite {
+        let picture = (self.newest + 1).wrapping_sub(self.offset);
+        self.offset = self.offset.wrapping_sub(1);
+        self.tl0 = self.tl0.wrapping_add(1);
+        self.key = self.key.wrapping_add(1) & 0x1f;
+        self.tl0_offset = self.tl0_offset.wrapping_sub(1);
+        self.key_offset = self.key_offset.wrapping_sub(1);
+        // X and S; then all of I, L, T and K; a picture id of 15 bits with M.
+        let [high, low] = ((picture % WIDE_RANGE) as u16 | 0x8000).to_be_bytes();
+        let wide = [0x90, 0xf0, high, low, self.tl0, self.key];
+        if self.wide {
+            return PayloadRewrite::new(wide, wide.len(), 1);
+        }
+        let narrow = [0x90, 0xf0, (picture % NARROW_RANGE) as u8, self.tl0, self.key, 0];
+        PayloadRewrite::new(narrow, narrow.len() - 1, 1)
     }
 
     fn newest_picture(&mut self, id: u32, wanted: bool) -> Option<u16> {

@@ -81,6 +81,11 @@ impl<'a> RedView<'a> {
         Blocks { headers: self.headers, data: self.data }
     }
 
+    /// Bytes of block headers, in front of the blocks' data.
+    pub fn header_len(&self) -> usize {
+        self.headers.len()
+    }
+
     /// The primary block.
     pub fn primary(&self) -> Block<'a> {
         let (mut data, mut headers) = (self.data, self.headers);

@@ -1,0 +1,42 @@
+//! Frames that the server makes itself, between packets of the publisher: silence after a
+//! microphone was muted, a black picture where a video ends. They take the next number and the
+//! present time, so that what follows goes on behind them.
+
+use std::time::Instant;
+
+use sluice_rtp::codec::{Codec, MediaKind};
+
+use super::{DownTrack, Forwarded};
+use crate::sent_log::PayloadRewrite;
+
+impl DownTrack {
+    /// The publisher muted or unmuted the track. While it is muted nothing is sent or asked for;
+    /// afterwards numbers go on without a gap.
+    pub fn set_source_muted(&mut self, now: Instant, muted: bool) {
+        if std::mem::replace(&mut self.source_muted, muted) != muted {
+            self.on_goal_changed(now, false);
+        }
+    }
+
+    /// Whether the receiver gets nothing at present by anybody's wish.
+    pub fn is_quiet(&self) -> bool {
+        self.goal().is_none()
+    }
+
+    /// Header of a frame that the server makes, to send now. `None` before the first packet, and
+    /// for encrypted tracks, whose receivers could not read it.
+    pub fn fill(&mut self, now: Instant) -> Option<Forwarded> {
+        if self.config.encrypted || self.packets == 0 {
+            return None;
+        }
+        let target = self.seq.insert();
+        let timestamp = self.ts.insert(now);
+        self.packets += 1;
+        let rewrite = match (self.config.codec, &mut self.vp8) {
+            (Codec::Vp8, Some(munger)) => munger.fill(),
+            _ => PayloadRewrite::default(),
+        };
+        let marker = self.config.kind == MediaKind::Video;
+        Some(Forwarded { seq: target as u16, timestamp, marker, rewrite, active_targets: None })
+    }
+}
