@@ -222,6 +222,8 @@ pub struct Subscribe {
     pub track: TrackId,
     /// Audio or video.
     pub kind: MediaKind,
+    /// Whether the payload is end-to-end encrypted: then it is never parsed or invented.
+    pub encrypted: bool,
     /// What was negotiated with the receiver.
     pub sender: SenderParams,
     /// What the receiver wants now.
@@ -239,6 +241,8 @@ pub struct SenderParams {
     pub pt: u8,
     /// RTX payload type towards the receiver.
     pub rtx_pt: Option<u8>,
+    /// With RED: payload type of the Opus inside, under which plain Opus may be sent as well.
+    pub red_primary_pt: Option<u8>,
     /// SSRC of the media stream.
     pub ssrc: u32,
     /// SSRC of the RTX stream.
@@ -309,6 +313,9 @@ pub enum EventKind {
     /// that fell silent is told once with level 0. Others are not mentioned; in particular those
     /// of other workers, which tell their own.
     AudioLevels { levels: Vec<(TrackId, f32)> },
+    /// How good a peer's connection is, sent when its level changes: the worst score, 0..=100, of
+    /// what it publishes and gets (see [`quality`](crate::quality)).
+    ConnectionQuality { peer: PeerId, score: f32 },
     /// Answer to [`Command::PeerStats`].
     PeerStats { peer: PeerId, stats: Box<PeerStats> },
     /// A subscription's stream was paused or resumed by the allocator.

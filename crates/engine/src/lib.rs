@@ -28,4 +28,5 @@ pub use config::{DEFAULT_EGRESS_HOLD, EngineConfig, MAX_WORKERS, SOCKET_BUFFER_B
 pub use engine::{Engine, SendError, StartError};
 pub use stats::{DropCause, EngineStats, MediaDrop, TransportDrop, WorkerStats};
 
+pub use sluice_sfu::quality;
 pub use sluice_transport::peer::ICE_DISCONNECTED;

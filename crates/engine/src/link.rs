@@ -34,6 +34,8 @@ pub(crate) enum LinkMessage {
     SenderReport { feed: FeedKey, report: SourceReport },
     /// Publisher → receivers: the layers that it sends changed without a packet.
     LiveLayers { feed: FeedKey, layers: LayerSet },
+    /// Publisher → receivers: the publisher muted or unmuted.
+    Muted { feed: FeedKey, muted: bool },
     /// Publisher → receivers: the track is over.
     TrackEnded { feed: FeedKey },
     /// Receivers → publisher: send the track's packets to this feed.

@@ -91,6 +91,10 @@ worker_counters! {
     padding_bytes_out,
     /// Packets of publishers written for receivers.
     forwarded,
+    /// Audio packets rebuilt from the redundancy of later ones.
+    red_recovered,
+    /// Frames of silence, and black pictures, that we made ourselves.
+    fills_out,
     /// Packets that came repaired over RTX.
     rtx_in,
     /// Packets retransmitted to receivers.

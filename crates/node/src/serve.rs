@@ -187,6 +187,7 @@ fn room_manager(config: &Config, engine: &Engine, node_id: &str) -> RoomManager 
         departure_timeout: config.room.departure_timeout,
         max_participants: config.room.max_participants,
         enable_remote_unmute: config.room.enable_remote_unmute,
+        active_red_encoding: config.room.active_red_encoding,
         dynacast_pause_delay: config.room.dynacast_pause_delay,
         enable_data_tracks: config.room.enable_data_tracks,
         limits: limits(config),

@@ -76,6 +76,11 @@ impl Client {
         !self.is_safari()
     }
 
+    /// Whether redundant audio may be sent to the client and taken from it (LiveKit's rule).
+    pub(crate) fn takes_red(&self) -> bool {
+        !self.is_firefox() && !self.is_safari()
+    }
+
     /// Firefox on Linux and Android ignores the order of codecs in an answer.
     pub(crate) fn ignores_codec_order(&self) -> bool {
         self.is_firefox() && self.is_linux_or_android()

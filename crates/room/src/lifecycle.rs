@@ -267,6 +267,7 @@ impl Room {
                 self.max_wanted(now, track, max_spatial);
             }
             EventKind::AudioLevels { levels } => self.audio_levels(now, &levels),
+            EventKind::ConnectionQuality { peer, score } => self.connection_quality(peer, score),
             EventKind::PeerStats { .. } => {}
             EventKind::StreamState { subscription, paused } => {
                 self.stream_state(subscription, paused);
@@ -299,6 +300,15 @@ impl Room {
             self.timers.cancel(Timer::Resume(key));
             self.broadcast_quality_of(key);
         }
+    }
+
+    /// The level of a connection changed.
+    fn connection_quality(&mut self, peer: PeerId, score: f32) {
+        let Some(&key) = self.peers.get(&peer) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(link) = participant.links.peer_mut(peer) else { return };
+        link.score = score;
+        self.broadcast_quality_of(key);
     }
 
     /// A connection is over. Who lost the network for too long is asked to resume, as LiveKit does,

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 use sluice_engine::api::{Command, CreatePeer, PeerId, WorkerId};
+use sluice_engine::quality::MAX_SCORE;
 use sluice_proto as proto;
 use sluice_proto::signal_response::Message as Response;
+use sluice_rtp::codec::Codec;
 use sluice_transport::sdp::{
     Answer, AnswerSession, CodecPolicy, LocalDescription, OfferSession, SenderId, SenderSpec,
     SessionParams, candidate_init_json,
@@ -52,13 +54,22 @@ pub(crate) struct PeerLink {
     pub(crate) state: PeerState,
     pub(crate) reliable_open: bool,
     pub(crate) lossy_open: bool,
+    /// How well its tracks arrive, as the workers say: 0..=100.
+    pub(crate) score: f32,
     /// What the workers know of the remote side.
     remote: Option<RemoteParams>,
 }
 
 impl PeerLink {
     fn new(id: PeerId) -> Self {
-        Self { id, state: PeerState::Unused, reliable_open: false, lossy_open: false, remote: None }
+        Self {
+            id,
+            state: PeerState::Unused,
+            reliable_open: false,
+            lossy_open: false,
+            score: MAX_SCORE,
+            remote: None,
+        }
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -151,7 +162,10 @@ impl Room {
             let mime = mime.to_ascii_lowercase();
             !disabled.contains(&mime.as_str())
         });
-        let receive = CodecPolicy::from_mime_types(receivable);
+        let mut receive = CodecPolicy::from_mime_types(receivable);
+        if !params.client.takes_red() {
+            receive = receive.without(Codec::Red);
+        }
         let send = CodecPolicy::from_mime_types(enabled);
         let fingerprint = self.host.fingerprint();
         let session_ids = [self.rng.next_u64(), self.rng.next_u64()];

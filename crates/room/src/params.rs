@@ -78,6 +78,8 @@ pub struct RoomConfig {
     pub max_participants: u32,
     /// Whether the API may unmute tracks.
     pub enable_remote_unmute: bool,
+    /// Adds redundancy (RED) to Opus that is published without, for receivers that take it.
+    pub active_red_encoding: bool,
     /// How long a lower wanted quality must last before the publisher hears of it.
     pub dynacast_pause_delay: Duration,
     /// Data tracks are offered to clients.
@@ -95,6 +97,7 @@ impl Default for RoomConfig {
             "audio/PCMU",
             "audio/PCMA",
             "audio/opus",
+            "audio/red",
             "video/VP8",
             "video/H264",
             "video/VP9",
@@ -114,6 +117,7 @@ impl Default for RoomConfig {
             departure_timeout: Duration::from_secs(20),
             max_participants: 0,
             enable_remote_unmute: false,
+            active_red_encoding: false,
             dynacast_pause_delay: Duration::from_secs(5),
             enable_data_tracks: true,
             limits: Limits::default(),

@@ -365,7 +365,11 @@ impl Room {
             };
             let id = self.host.next_track_id(participant.links.worker);
             let mut info = info.as_ref().clone();
-            track_info::complete(&mut info, &receiver, codec.codec, &section.sdp_track_id);
+            let with_red = publishes_red(&receiver);
+            let flowing = if with_red { Codec::Red } else { codec.codec };
+            track_info::complete(&mut info, &receiver, flowing, &section.sdp_track_id);
+            let gets_red = self.config.active_red_encoding && codec.codec == Codec::Opus;
+            let redundant = with_red || (gets_red && may_be_redundant(&info));
             info.version = Some(next_version(None, unix_micros));
             section.track = Some(id);
             participant.published.push(id);
@@ -381,6 +385,7 @@ impl Room {
                     owner: key,
                     kind: section.kind,
                     codec,
+                    redundant,
                     info,
                     subscribers: std::collections::BTreeSet::new(),
                     subscribed_once: false,
@@ -529,7 +534,18 @@ fn kind_of(kind: TrackType) -> MediaKind {
     }
 }
 
-/// The codec that flows: the first of the answer that is one. The answer put the announced one
+/// Whether the answer asks the client for RED: it stands first.
+fn publishes_red(receiver: &ReceiverBinding) -> bool {
+    receiver.codecs.first().is_some_and(|codec| codec.codec == Codec::Red)
+}
+
+/// Whether redundancy is wanted for an audio track, and possible: what is encrypted end to end is
+/// not taken apart.
+fn may_be_redundant(info: &proto::TrackInfo) -> bool {
+    !info.disable_red && info.encryption() == proto::encryption::Type::None
+}
+
+/// The codec that flows, RED aside: the first of the answer. The answer put the announced one
 /// first.
 fn chosen_codec(receiver: &ReceiverBinding) -> Option<CodecParameters> {
     let codec = receiver.codecs.iter().find(|codec| codec.codec != Codec::Red)?;
@@ -540,10 +556,12 @@ fn preference(info: &proto::TrackInfo, kind: MediaKind, only_first: bool) -> Sec
     let mimes = info.codecs.iter().map(|codec| codec.mime_type.as_str());
     let mut codecs = CodecPolicy::from_mime_types(mimes).codecs().to_vec();
     if kind == MediaKind::Audio {
-        // Receivers get what the publisher sends; RED is not converted for those without it.
         codecs.retain(|codec| *codec != Codec::Red);
         if codecs.is_empty() {
             codecs.push(Codec::Opus);
+        }
+        if codecs[0] == Codec::Opus && may_be_redundant(info) {
+            codecs.insert(0, Codec::Red);
         }
     }
     let has = |feature: AudioTrackFeature| info.audio_features.contains(&feature.into());
@@ -568,9 +586,11 @@ fn receive_section(receiver: &ReceiverBinding, track: Option<(TrackId, &Track)>)
             microphone: track.source() == TrackSource::Microphone,
             screen_share: screen.contains(&track.source()),
         }),
+        // The blocks of encrypted RED cannot be told apart; it is not asked for either.
         payload_types: receiver
             .codecs
             .iter()
+            .filter(|codec| codec.codec != Codec::Red || !track.is_some_and(|t| t.1.is_encrypted()))
             .map(|codec| PayloadType {
                 pt: codec.pt,
                 codec: codec.codec,

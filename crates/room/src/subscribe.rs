@@ -224,7 +224,7 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&key) else { return };
         let spec = SenderSpec {
             kind: track.kind,
-            codecs: vec![track.codec.clone()],
+            codecs: track.sender_codecs(participant.client.takes_red()),
             stream_id: format!("{publisher_sid}|{sid}"),
             track_id: sid.into(),
             ssrc: participant.links.next_ssrc(),
@@ -314,6 +314,7 @@ impl Room {
             peer,
             track: active.track,
             kind: track.kind,
+            encrypted: track.is_encrypted(),
             sender: sender_params(binding),
             settings,
         })));
@@ -495,6 +496,7 @@ fn sender_params(binding: &SenderBinding) -> SenderParams {
         codec: codec.codec,
         pt: codec.pt,
         rtx_pt: codec.rtx_pt,
+        red_primary_pt: binding.red_primary_pt,
         ssrc: binding.ssrc,
         rtx_ssrc: binding.rtx_ssrc,
         clock_rate: codec.clock_rate,

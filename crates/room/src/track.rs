@@ -31,6 +31,8 @@ pub(crate) struct Track {
     pub(crate) owner: ParticipantKey,
     pub(crate) kind: MediaKind,
     pub(crate) codec: CodecParameters,
+    /// Audio is published with redundancy (RED), or gets it from us: receivers are offered RED.
+    pub(crate) redundant: bool,
     pub(crate) info: proto::TrackInfo,
     /// Participants with an active subscription.
     pub(crate) subscribers: BTreeSet<ParticipantKey>,
@@ -60,6 +62,12 @@ impl Track {
     pub(crate) fn is_stereo(&self) -> bool {
         self.info.stereo
             || self.info.audio_features.contains(&proto::AudioTrackFeature::TfStereo.into())
+    }
+
+    /// Codecs to offer a subscriber, most wanted first.
+    pub(crate) fn sender_codecs(&self, takes_red: bool) -> Vec<CodecParameters> {
+        let red = (self.redundant && takes_red).then(|| CodecParameters::new(Codec::Red, ""));
+        red.into_iter().chain([self.codec.clone()]).collect()
     }
 
     fn layers(&self) -> &[proto::VideoLayer] {
@@ -200,6 +208,7 @@ mod tests {
             owner: ParticipantKey(0),
             kind: MediaKind::Video,
             codec: CodecParameters::new(Codec::Vp8, ""),
+            redundant: false,
             info: proto::TrackInfo { width: 1280, height: 720, layers, ..Default::default() },
             subscribers: BTreeSet::new(),
             subscribed_once: false,

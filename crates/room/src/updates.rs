@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 use sluice_engine::api::TrackId;
+use sluice_engine::quality::{MAX_SCORE, Quality, mean_opinion};
 use sluice_proto as proto;
 use sluice_proto::request_response::{Reason, Request};
 use sluice_proto::signal_response::Message as Response;
 
-use crate::negotiation::PeerState;
+use crate::negotiation::{PeerLink, PeerState};
 use crate::outputs::{Output, SharedResponse, WebhookEvent, WebhookKind};
 use crate::participant::{Participant, ParticipantKey};
 use crate::room::Room;
@@ -27,9 +28,6 @@ const UPDATE_BATCH_BYTES: usize = 128 * 1024;
 
 /// Changes of counts are collected for this long (LiveKit's room update interval).
 const ROOM_UPDATE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Score that goes with EXCELLENT: the most that LiveKit's scale reaches.
-const EXCELLENT_SCORE: f32 = 4.5;
 
 /// Updates that wait for the next batch.
 #[derive(Debug, Default)]
@@ -179,26 +177,28 @@ impl Room {
         self.send_to_all(Response::RoomUpdate(proto::RoomUpdate { room }), None);
     }
 
-    /// Tells participants how the connection of `of` is: as good as it gets, or lost.
+    /// Tells participants how the connection of `of` is: as good as its worst peer.
     pub(crate) fn send_quality_of(&mut self, of: ParticipantKey, to: &[ParticipantKey]) {
         let Some(participant) = self.participants.get(&of) else { return };
-        let lost = participant
-            .links
-            .peers()
-            .any(|peer| matches!(peer.state, PeerState::Disconnected | PeerState::Failed));
+        let score_of = |peer: &PeerLink| match peer.state {
+            PeerState::Disconnected | PeerState::Failed => 0.0,
+            _ => peer.score,
+        };
+        let score = participant.links.peers().map(score_of).fold(MAX_SCORE, f32::min);
         let participant_sid = String::from(&participant.sid);
         for &key in to {
             let knows_lost =
                 self.participants.get(&key).is_some_and(|p| p.client.knows_quality_lost());
-            let quality = match (lost, knows_lost) {
-                (false, _) => proto::ConnectionQuality::Excellent,
-                (true, true) => proto::ConnectionQuality::Lost,
-                (true, false) => proto::ConnectionQuality::Poor,
+            let quality = match Quality::of(score) {
+                Quality::Excellent => proto::ConnectionQuality::Excellent,
+                Quality::Good => proto::ConnectionQuality::Good,
+                Quality::Lost if knows_lost => proto::ConnectionQuality::Lost,
+                Quality::Poor | Quality::Lost => proto::ConnectionQuality::Poor,
             };
             let info = proto::ConnectionQualityInfo {
                 participant_sid: participant_sid.clone(),
                 quality: quality.into(),
-                score: if lost { 0.0 } else { EXCELLENT_SCORE },
+                score: mean_opinion(score),
             };
             let update = proto::ConnectionQualityUpdate { updates: vec![info] };
             self.send(key, Response::ConnectionQuality(update));

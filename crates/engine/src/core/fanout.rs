@@ -7,17 +7,27 @@ use sluice_sfu::MediaPacket;
 
 use crate::core::Core;
 use crate::core::peer::{DownKey, Egress};
+use crate::core::red::Receivers;
 use crate::core::rtcp_out::FIRST_SENDER_REPORT;
 use crate::link::{FeedKey, LinkMessage};
 use crate::stats::DropCause;
 
 impl Core {
-    /// Appends a packet to the egress list of each receiver that gets it.
-    pub(super) fn forward(&mut self, now: Instant, feed: FeedKey, packet: MediaPacket) {
+    /// Appends a packet to the egress list of each of the receivers that gets it.
+    pub(super) fn forward_to(
+        &mut self,
+        now: Instant,
+        feed: FeedKey,
+        packet: MediaPacket,
+        receivers: Receivers,
+    ) {
         let Some(state) = self.feeds.get_mut(feed) else {
             return self.stats.drop_one(DropCause::LinkStale);
         };
-        state.history.push(&packet);
+        // What was rebuilt for some is not asked for by the others.
+        if !matches!(receivers, Receivers::NotRed(_)) {
+            state.history.push(&packet);
+        }
         let layers_changed = state.live_layers != packet.live_layers || state.epoch != packet.epoch;
         state.live_layers = packet.live_layers;
         state.epoch = packet.epoch;
@@ -32,6 +42,9 @@ impl Core {
             let Some(down) = self.downs.get_mut(*key).filter(|down| down.connected) else {
                 continue;
             };
+            if !receivers.include(&down.wire) {
+                continue;
+            }
             self.blamed = down.peer;
             let Some(form) = down.track.forward(now, packet) else { continue };
             let Some(receiver) = self.peers.get_mut(down.peer) else { continue };
@@ -44,6 +57,9 @@ impl Core {
                 let at = now + FIRST_SENDER_REPORT;
                 receiver.next_sender_report = Some(at);
                 self.timers.arm(&mut receiver.armed, down.peer, at);
+                if let Some(at) = receiver.quality.begin(now) {
+                    self.timers.arm(&mut receiver.armed, down.peer, at);
+                }
             }
         }
         self.blamed = publisher;

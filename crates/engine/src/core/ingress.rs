@@ -57,6 +57,9 @@ impl Core {
                     let at = now + REPORT_INTERVAL;
                     state.next_report = Some(at);
                     self.timers.arm(&mut state.armed, peer, at);
+                    if let Some(at) = state.quality.begin(now) {
+                        self.timers.arm(&mut state.armed, peer, at);
+                    }
                 }
                 self.receive_media(now, track, binding, view);
             }
@@ -73,14 +76,15 @@ impl Core {
         view: &RtpView<'_>,
     ) {
         let Some(publication) = self.tracks.get_mut(track) else { return };
-        if publication.muted {
-            return self.stats.drop_one(DropCause::Muted);
-        }
         let packet = match publication.receiver.on_rtp(now, binding, view, &mut self.pool) {
             Ok(packet) => packet,
             Err(reason) => return self.stats.drop_media(reason),
         };
         self.stats.rtx_in += u64::from(packet.recovered);
+        // It was received all the same: the numbers after it have no gap.
+        if publication.muted {
+            return self.stats.drop_one(DropCause::Muted);
+        }
         if let (Some(level), Some(observer)) = (packet.audio_level, &mut publication.level) {
             observer.observe(now, level, packet.timestamp, packet.codec.clock_rate());
             self.levels.heard(now, track, publication);

@@ -17,6 +17,7 @@ use sluice_transport::{
 use crate::api::{CreatePeer, EventKind, PeerFailure, PeerStats};
 use crate::core::Core;
 use crate::core::peer::{PeerKey, PeerState};
+use crate::core::quality::PeerQuality;
 use crate::core::rtcp_out::REPORTER_SSRC;
 use crate::core::ufrag::Ufrag;
 use crate::stats::DropCause;
@@ -64,6 +65,7 @@ impl Core {
             egress_dirty: false,
             next_report: None,
             next_sender_report: None,
+            quality: PeerQuality::default(),
             stats: PeerStats::default(),
         });
         self.peer_ids.insert(peer, key);

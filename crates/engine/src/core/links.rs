@@ -42,6 +42,7 @@ impl Core {
                 self.set_live_layers(feed, layers);
                 self.ask_key_frames(now, feed);
             }
+            LinkMessage::Muted { feed, muted } => self.set_source_muted(now, feed, muted),
             LinkMessage::TrackEnded { feed } => {
                 if let Some(feed) = self.feeds.get_mut(feed) {
                     feed.ended = true;

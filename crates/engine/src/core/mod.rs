@@ -11,6 +11,7 @@ mod data;
 mod demux;
 mod egress;
 mod fanout;
+mod fill;
 mod hold;
 mod ingress;
 mod levels;
@@ -19,6 +20,8 @@ mod links;
 mod outgoing;
 pub(crate) mod peer;
 mod publish;
+pub(crate) mod quality;
+mod red;
 mod rtcp_in;
 mod rtcp_out;
 mod subscribe;
@@ -41,6 +44,7 @@ use sluice_transport::{DtlsIdentity, Route};
 use crate::api::{Event, EventKind, PeerId, RoomKey, SubscriptionId, TrackId, WorkerId};
 use crate::clock::Clock;
 use crate::core::demux::ForeignRoutes;
+use crate::core::fill::Silences;
 use crate::core::hold::Hold;
 use crate::core::levels::Levels;
 use crate::core::peer::{DownKey, PeerKey, PeerState, TrackKey};
@@ -97,6 +101,7 @@ pub(crate) struct Core {
     downs: SlotMap<DownKey, Down>,
     subscription_ids: FxHashMap<SubscriptionId, DownKey>,
     levels: Levels,
+    silences: Silences,
 
     timers: Timers<PeerKey>,
     /// Peers with datagrams, events or RTCP to drain.
@@ -144,6 +149,7 @@ impl Core {
             downs: SlotMap::with_key(),
             subscription_ids: FxHashMap::default(),
             levels: Levels::default(),
+            silences: Silences::default(),
             timers: Timers::new(),
             dirty: Vec::new(),
             egress_dirty: Vec::new(),

@@ -63,7 +63,7 @@ impl Outgoing<'_> {
         tail: &mut [u8],
     ) -> Option<Written> {
         let (ssrc, payload_type) = match self.rtx_seq {
-            None => (self.wire.ssrc, self.wire.pt),
+            None => (self.wire.ssrc, self.wire.payload_type(self.packet.codec)),
             Some(_) => self.wire.rtx?,
         };
         let header = RtpHeaderWriter {

@@ -9,6 +9,7 @@ use sluice_sfu::{Forwarded, PacketBody, StreamBinder, TwccReceiver};
 use sluice_transport::{ChannelId, Peer, Route};
 
 use crate::api::{ChannelLabel, PeerId, PeerStats, PublishedTrack, RoomKey, WorkerId};
+use crate::core::quality::PeerQuality;
 use crate::core::ufrag::Ufrag;
 use crate::timers::Armed;
 
@@ -62,6 +63,7 @@ pub(crate) struct PeerState {
     pub(crate) egress_dirty: bool,
     pub(crate) next_report: Option<Instant>,
     pub(crate) next_sender_report: Option<Instant>,
+    pub(crate) quality: PeerQuality,
     pub(crate) stats: PeerStats,
 }
 

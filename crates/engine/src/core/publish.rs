@@ -158,6 +158,7 @@ impl Core {
         let layers = publication.receiver.live_layers();
         for Attachment { worker, feed, .. } in publication.attached.clone() {
             self.tell_worker(now, worker, LinkMessage::LiveLayers { feed, layers });
+            self.tell_worker(now, worker, LinkMessage::Muted { feed, muted });
         }
     }
 
@@ -178,7 +179,11 @@ impl Core {
         let Some(publication) = self.tracks.get_mut(key) else { return };
         publication.attached.push(attachment);
         let layers = publication.receiver.live_layers();
+        let muted = publication.muted;
         self.tell_worker(now, worker, LinkMessage::LiveLayers { feed, layers });
+        if muted {
+            self.tell_worker(now, worker, LinkMessage::Muted { feed, muted });
+        }
         self.tell_max_wanted(key);
     }
 

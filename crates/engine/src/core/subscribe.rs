@@ -25,7 +25,7 @@ impl Core {
     /// Starts to forward a track to a receiver. A subscription that exists and keeps its SSRC and
     /// codec only changes how its packets are written.
     pub(super) fn subscribe(&mut self, now: Instant, subscribe: Subscribe) {
-        let Subscribe { subscription, peer, track, kind, sender, settings } = subscribe;
+        let Subscribe { subscription, peer, track, kind, encrypted, sender, settings } = subscribe;
         let Some(peer) = self.peer_ids.get(&peer).copied() else {
             return self.stats.drop_one(DropCause::StaleCommand);
         };
@@ -44,7 +44,7 @@ impl Core {
             ssrc: sender.ssrc,
             pt: sender.pt,
             rtx: sender.rtx_ssrc.zip(sender.rtx_pt),
-            encrypted: false,
+            encrypted,
             first_seq: first_seq(state, sender.ssrc),
             first_rtx_seq: sender.rtx_ssrc.map_or(0, |ssrc| first_seq(state, ssrc)),
             live_layers: self.feeds.get(feed).map(|feed| feed.live_layers).unwrap_or_default(),
@@ -52,6 +52,9 @@ impl Core {
         let rtx_ssrc = sender.rtx_ssrc;
         let wire = Wire::new(sender);
         let ssrc = wire.ssrc;
+        if let Some(feed) = self.feeds.get_mut(feed) {
+            feed.forms.add(&wire);
+        }
         let key = self.downs.insert(Down {
             id: subscription,
             peer,
@@ -69,6 +72,11 @@ impl Core {
         }
         if let Some(feed) = self.feeds.get_mut(feed) {
             feed.downs.push(key);
+            if feed.muted
+                && let Some(down) = self.downs.get_mut(key)
+            {
+                down.track.set_source_muted(now, true);
+            }
         }
         self.update_wanted(now, feed);
         self.ask_key_frame(now, key);
@@ -86,7 +94,11 @@ impl Core {
             return self.stats.drop_one(DropCause::StaleCommand);
         };
         let feed = down.feed;
+        let was_quiet = down.track.is_quiet();
         down.track.set_settings(now, down_settings(settings));
+        if !was_quiet {
+            self.begin_silence(now, key);
+        }
         self.update_wanted(now, feed);
         self.ask_key_frame(now, key);
     }
@@ -110,6 +122,7 @@ impl Core {
         }
         let Some(feed) = self.feeds.get_mut(down.feed) else { return };
         feed.downs.retain(|other| *other != key);
+        feed.forms.remove(&down.wire);
         if !feed.downs.is_empty() {
             return self.update_wanted(now, down.feed);
         }
@@ -168,7 +181,12 @@ impl Core {
         if down.peer != peer || !same_track || !same_stream {
             return false;
         }
-        down.wire = Wire { last_seq: down.wire.last_seq, ..Wire::new(sender.clone()) };
+        let wire = Wire { last_seq: down.wire.last_seq, ..Wire::new(sender.clone()) };
+        if let Some(feed) = self.feeds.get_mut(down.feed) {
+            feed.forms.remove(&down.wire);
+            feed.forms.add(&wire);
+        }
+        down.wire = wire;
         true
     }
 }
@@ -180,6 +198,7 @@ impl Wire {
             ssrc: sender.ssrc,
             pt: sender.pt,
             rtx: sender.rtx_ssrc.zip(sender.rtx_pt),
+            red_primary_pt: sender.red_primary_pt,
             mid: sender.mid.into_boxed_str(),
             cname: sender.cname.into_boxed_str(),
             twcc_id: twcc_id.filter(|_| sender.transport_cc),

@@ -97,6 +97,7 @@ impl World {
             codec: Codec::Opus,
             pt: 111,
             rtx_pt: None,
+            red_primary_pt: None,
             ssrc: serial as u32,
             rtx_ssrc: None,
             clock_rate: 48_000,
@@ -110,6 +111,7 @@ impl World {
             peer,
             track,
             kind: MediaKind::Audio,
+            encrypted: false,
             sender,
             settings: SubscriptionSettings::default(),
         })));

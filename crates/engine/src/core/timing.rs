@@ -13,10 +13,15 @@ const MIN_DELAY: Duration = Duration::from_millis(1);
 impl Core {
     /// When [`handle_timeouts`](Self::handle_timeouts) or a flush has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        [self.timers.next(), self.levels.poll_timeout(), self.hold.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.timers.next(),
+            self.levels.poll_timeout(),
+            self.silences.poll_timeout(),
+            self.hold.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Until when media is held so that more may join it. The worker need not look at its sockets
@@ -34,6 +39,7 @@ impl Core {
             }
         }
         self.report_levels(now);
+        self.send_silence(now);
     }
 
     fn on_timer(&mut self, now: Instant, peer: PeerKey) {
@@ -46,6 +52,7 @@ impl Core {
         self.write_feedback(now, peer);
         self.write_reports(now, peer);
         self.repeat_key_frame_requests(now, peer);
+        self.update_quality(now, peer);
         self.rearm(now, peer);
     }
 
@@ -61,6 +68,7 @@ impl Core {
             state.twcc.poll_timeout(),
             state.next_report,
             state.next_sender_report,
+            state.quality.next,
         ];
         let next = own.into_iter().flatten().chain(tracks).chain(awaiting).min();
         if let Some(at) = next {

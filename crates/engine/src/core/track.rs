@@ -4,13 +4,14 @@
 //! publisher's included; between them go the messages of [`crate::link`], over a ring or, on the
 //! same worker, as a call.
 
-use sluice_rtp::codec::MediaKind;
+use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_rtp::ext::ExtensionMap;
 use sluice_rtp::seq::seq_newer;
 use sluice_sfu::{AudioLevelObserver, DownTrack, LayerSet, TrackHistory, TrackReceiver};
 
 use crate::api::{PublishedTrack, RoomKey, SubscriptionId, TrackId, WorkerId};
 use crate::core::peer::{DownKey, PeerKey};
+use crate::core::red::AudioForms;
 use crate::link::FeedKey;
 
 /// A track that a peer of this worker publishes.
@@ -56,10 +57,14 @@ pub(crate) struct Feed {
     pub(crate) track: TrackId,
     pub(crate) downs: Vec<DownKey>,
     pub(crate) history: TrackHistory,
+    /// Forms in which the receivers take audio.
+    pub(crate) forms: AudioForms,
     /// What the publisher's worker was told last.
     pub(crate) wanted_told: Option<u8>,
     /// Layers that the publisher sends.
     pub(crate) live_layers: LayerSet,
+    /// The publisher muted the track.
+    pub(crate) muted: bool,
     /// Changes when the publisher's stream starts anew.
     pub(crate) epoch: u8,
     pub(crate) ended: bool,
@@ -71,8 +76,10 @@ impl Feed {
             track,
             downs: Vec::new(),
             history: TrackHistory::new(kind),
+            forms: AudioForms::default(),
             wanted_told: wanted,
             live_layers: LayerSet::NONE,
+            muted: false,
             epoch: 0,
             ended: false,
         }
@@ -97,6 +104,8 @@ pub(crate) struct Wire {
     pub(crate) ssrc: u32,
     pub(crate) pt: u8,
     pub(crate) rtx: Option<(u32, u8)>,
+    /// With RED: payload type of the Opus inside.
+    pub(crate) red_primary_pt: Option<u8>,
     pub(crate) mid: Box<str>,
     pub(crate) cname: Box<str>,
     pub(crate) extensions: ExtensionMap,
@@ -110,6 +119,11 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    /// Payload type of a packet: with RED, plain Opus has its own.
+    pub(crate) fn payload_type(&self, codec: Codec) -> u8 {
+        self.red_primary_pt.filter(|_| codec == Codec::Opus).unwrap_or(self.pt)
+    }
+
     /// Notes the numbers of a packet that was sealed.
     pub(crate) fn note_sent(&mut self, seq: u16, rtx_seq: Option<u16>) {
         let (last, seq) = match rtx_seq {

@@ -75,6 +75,7 @@ impl Client {
         let now = Instant::now();
         let mut rtc = Rtc::builder()
             .set_rtp_mode(true)
+            .enable_pcma(true, false)
             .set_rtcp_report_interval_audio(REPORT_INTERVAL)
             .set_rtcp_report_interval_video(REPORT_INTERVAL)
             .build(now);

@@ -27,6 +27,8 @@ pub use client::{Client, Filter, Outgoing, Stream, number, opus, vp8};
 const LIMIT: Duration = Duration::from_secs(20);
 
 pub const OPUS: u8 = 111;
+/// The client library does not know RED: it takes it for PCMA.
+pub const RED: u8 = 8;
 pub const VP8: u8 = 96;
 pub const VP8_RTX: u8 = 97;
 
@@ -182,7 +184,7 @@ impl World {
             mid: mid.clone(),
             kind,
             track: None,
-            payload_types: vec![payload_type(kind)],
+            payload_types: payload_types(kind),
             extensions: extensions(),
             rids: rids.iter().map(ToString::to_string).collect(),
             ssrcs: streams.iter().filter(|_| rids.is_empty()).map(|s| s.announced()).collect(),
@@ -240,22 +242,38 @@ impl World {
         published: &Published,
         settings: SubscriptionSettings,
     ) -> Subscription {
+        self.subscribe_as(client, published, settings, &payload_type(published.kind))
+    }
+
+    /// Subscribes to audio with redundancy.
+    pub fn subscribe_red(&mut self, client: usize, published: &Published) -> Subscription {
+        self.subscribe_as(client, published, SubscriptionSettings::default(), &red())
+    }
+
+    fn subscribe_as(
+        &mut self,
+        client: usize,
+        published: &Published,
+        settings: SubscriptionSettings,
+        pt: &PayloadType,
+    ) -> Subscription {
         let peer = self.clients[client].peer;
         let id = self.engine.next_subscription_id(peer.worker());
         let client = &mut self.clients[client];
         let mid = client.next_mid();
         let ssrc = client.declare_incoming(&mid, published.kind);
-        let pt = payload_type(published.kind);
         self.send(Command::Subscribe(Box::new(Subscribe {
             subscription: id,
             peer,
             track: published.track,
             kind: published.kind,
+            encrypted: false,
             sender: SenderParams {
                 mid,
                 codec: pt.codec,
                 pt: pt.pt,
                 rtx_pt: pt.rtx_pt,
+                red_primary_pt: (pt.codec == Codec::Red).then_some(OPUS),
                 ssrc,
                 rtx_ssrc: pt.rtx_pt.map(|_| ssrc + 1),
                 clock_rate: pt.clock_rate,
@@ -284,6 +302,17 @@ pub struct Published {
 pub struct Subscription {
     pub id: SubscriptionId,
     pub ssrc: u32,
+}
+
+fn payload_types(kind: MediaKind) -> Vec<PayloadType> {
+    match kind {
+        MediaKind::Audio => vec![red(), payload_type(kind)],
+        MediaKind::Video => vec![payload_type(kind)],
+    }
+}
+
+fn red() -> PayloadType {
+    PayloadType { pt: RED, codec: Codec::Red, ..payload_type(MediaKind::Audio) }
 }
 
 fn payload_type(kind: MediaKind) -> PayloadType {

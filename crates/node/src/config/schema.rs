@@ -260,7 +260,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("audio.min_percentile", Uint, U(40), NotYet("use the default, 40")),
     key("audio.update_interval", Uint, U(400), NotYet("use the default, 400")),
     key("audio.smooth_intervals", Uint, U(2), NotYet("use the default, 2")),
-    key("audio.active_red_encoding", Bool, B(false), NotYet("set it to false")),
+    key("audio.active_red_encoding", Bool, B(false), Honoured),
     key("audio.enable_loss_proxying", Bool, B(false), NotYet("set it to false")),
     // video
     key("video.dynacast_pause_delay", Duration, T("5s"), Honoured),

@@ -150,6 +150,8 @@ pub(crate) struct RoomConfig {
     pub(crate) enable_remote_unmute: bool,
     /// MIME types of the codecs that may be published; empty = all.
     pub(crate) enabled_codecs: Vec<String>,
+    /// Whether plain Opus gets redundancy for receivers that take it.
+    pub(crate) active_red_encoding: bool,
     /// How long less quality must be enough before the publisher hears of it.
     pub(crate) dynacast_pause_delay: Duration,
     /// Whether clients may publish data tracks.
@@ -409,6 +411,7 @@ fn room(doc: &Document) -> Result<RoomConfig, ConfigError> {
         departure_timeout: seconds("room.departure_timeout"),
         enable_remote_unmute: doc.bool("room.enable_remote_unmute"),
         enabled_codecs,
+        active_red_encoding: doc.bool("audio.active_red_encoding"),
         dynacast_pause_delay: parse_duration(&doc.text("video.dynacast_pause_delay"))
             .unwrap_or_default(),
         enable_data_tracks: doc.bool("enable_data_tracks"),

@@ -244,3 +244,36 @@ fn arrivals_in_a_large_room_are_announced_together() {
     let identities: Vec<String> = updated(&heard).into_iter().map(|p| p.identity).collect();
     assert!(identities.contains(&"x".to_owned()) && identities.contains(&"y".to_owned()));
 }
+
+#[test]
+fn who_publishes_badly_and_its_subscribers_hear_of_each_level() {
+    let mut world = World::new();
+    let bob = world.join_active("bob");
+    let carol = world.join_with({
+        let mut params = join_params("carol");
+        params.options.auto_subscribe = false;
+        params
+    });
+    world.activate(&carol);
+    let alice = world.join_active("alice");
+    world.publish(&alice, Kind::Camera);
+    world.advance_ms(1000);
+    for client in [&alice, &bob, &carol] {
+        world.take(client);
+    }
+    let peer = world.subscriber_peer(&alice);
+    let levels = [
+        (60.0, proto::ConnectionQuality::Good),
+        (30.0, proto::ConnectionQuality::Poor),
+        (0.0, proto::ConnectionQuality::Lost),
+        (100.0, proto::ConnectionQuality::Excellent),
+    ];
+    for (score, quality) in levels {
+        world.engine(EventKind::ConnectionQuality { peer, score });
+        for client in [&alice, &bob] {
+            let update = only!(world.take(client), ConnectionQuality).updates.remove(0);
+            assert_eq!((update.quality(), update.participant_sid), (quality, alice.sid.clone()));
+        }
+        assert!(world.take(&carol).is_empty());
+    }
+}

@@ -8,6 +8,7 @@ mod join;
 mod lifecycle;
 mod negotiation;
 mod publish;
+mod red;
 mod resume;
 mod signal;
 mod single_connection;

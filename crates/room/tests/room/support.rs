@@ -404,6 +404,13 @@ pub(crate) fn simulcast(mid: &str, track: &str) -> Section {
     media(Kind::Camera, mid, "sendonly", &format!("a=msid:stream {track}\r\n{rids}"))
 }
 
+/// A microphone of a client that can send redundancy.
+pub(crate) fn sending_red(mid: &str, track: &str) -> Section {
+    let Section(section) = sending(Kind::Microphone, mid, track);
+    let section = section.replace("SAVPF 111", "SAVPF 111 63");
+    Section(section + "a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n")
+}
+
 fn media(kind: Kind, mid: &str, direction: &str, more: &str) -> Section {
     let head = match kind {
         Kind::Microphone => {
