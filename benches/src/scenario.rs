@@ -16,10 +16,16 @@ use crate::server::{Server, ServerSpec};
 pub struct Scenario {
     /// Name on the command line and in the table.
     pub name: String,
-    /// Publishing participants.
+    /// Rooms, all alike.
+    pub rooms: usize,
+    /// Publishing participants of each room.
     pub publishers: usize,
-    /// Subscribing participants.
+    /// Subscribing participants of each room.
     pub subscribers: usize,
+    /// Publishers watch each other.
+    pub publishers_subscribe: bool,
+    /// One publisher of each room speaks at a time, the others are silent.
+    pub simulate_speakers: bool,
     /// Publishers send audio.
     pub audio: bool,
     /// Publishers send 720p simulcast video.
@@ -28,6 +34,10 @@ pub struct Scenario {
     pub layout: Layout,
 }
 
+/// How scenarios are named.
+const USAGE: &str = "a scenario is video-PxS, audio-PxS, meeting-PxS (publishers x subscribers), rooms-RxN \
+                     (rooms x participants), grid-N or idle-N";
+
 /// What runs when nothing is named.
 pub const USUAL: [&str; 5] =
     ["video-1x50", "video-1x200", "audio-10x100", "meeting-10x10", "idle-200"];
@@ -35,30 +45,57 @@ pub const USUAL: [&str; 5] =
 impl FromStr for Scenario {
     type Err = anyhow::Error;
 
-    /// `video-PxS`, `audio-PxS`, `meeting-PxS` with P publishers and S subscribers, or `idle-N`.
+    /// See [`USAGE`].
     fn from_str(name: &str) -> anyhow::Result<Self> {
-        let usage = "a scenario is video-PxS, audio-PxS, meeting-PxS or idle-N";
-        let (kind, size) = name.split_once('-').context(usage)?;
-        let (audio, video, layout) = match kind {
-            "video" => (false, true, Layout::All),
-            "audio" => (true, false, Layout::All),
-            "meeting" => (true, true, Layout::Speaker),
-            "idle" => (false, false, Layout::All),
-            _ => bail!("{usage}, not {name}"),
+        let (kind, size) = name.split_once('-').context(USAGE)?;
+        let sizes = size.split('x').map(str::parse).collect::<Result<Vec<usize>, _>>();
+        let sizes = sizes.ok().context(USAGE)?;
+        let (publishers, subscribers) = match sizes[..] {
+            [publishers, subscribers] => (publishers, subscribers),
+            [participants] => (participants, 0),
+            _ => bail!("{USAGE}, not {name}"),
         };
-        let (publishers, subscribers) = match size.split_once('x') {
-            Some((publishers, subscribers)) if kind != "idle" => (publishers, subscribers),
-            None if kind == "idle" => ("0", size),
-            _ => bail!("{usage}, not {name}"),
-        };
-        Ok(Self {
+        let base = Self {
             name: name.to_owned(),
-            publishers: publishers.parse().context(usage)?,
-            subscribers: subscribers.parse().context(usage)?,
-            audio,
-            video,
-            layout,
+            rooms: 1,
+            publishers,
+            subscribers,
+            publishers_subscribe: false,
+            simulate_speakers: false,
+            audio: true,
+            video: true,
+            layout: Layout::All,
+        };
+        Ok(match (kind, sizes.len()) {
+            ("video", 2) => Self { audio: false, ..base },
+            ("audio", 2) => Self { video: false, ..base },
+            ("meeting", 2) => Self { layout: Layout::Speaker, ..base },
+            ("rooms", 2) => Self {
+                rooms: publishers,
+                publishers: subscribers,
+                subscribers: 0,
+                publishers_subscribe: true,
+                layout: Layout::Grid3,
+                ..base
+            },
+            ("grid", 1) => Self {
+                publishers_subscribe: true,
+                simulate_speakers: true,
+                layout: Layout::Grid5,
+                ..base
+            },
+            ("idle", 1) => {
+                Self { publishers: 0, subscribers: publishers, audio: false, video: false, ..base }
+            }
+            _ => bail!("{USAGE}, not {name}"),
         })
+    }
+}
+
+impl Scenario {
+    /// Participants of all rooms.
+    pub fn participants(&self) -> usize {
+        self.rooms * (self.publishers + self.subscribers)
     }
 }
 
@@ -67,6 +104,8 @@ impl FromStr for Scenario {
 pub struct Cost {
     /// Scenario.
     pub name: String,
+    /// Participants of all rooms.
+    pub participants: usize,
     /// Seconds measured.
     pub seconds: f64,
     /// Packets that left the server per second.
@@ -123,8 +162,11 @@ pub fn measure(
 ) -> anyhow::Result<Cost> {
     let server = Server::start(spec)?;
     let options = Options {
+        rooms: scenario.rooms,
         publishers: scenario.publishers,
         subscribers: scenario.subscribers,
+        publishers_subscribe: scenario.publishers_subscribe,
+        simulate_speakers: scenario.simulate_speakers,
         audio: scenario.audio,
         video: scenario.video,
         layout: scenario.layout,
@@ -136,7 +178,7 @@ pub fn measure(
     let mut watch = Watch { pid: server.id(), samples: Vec::new() };
     watch.sample();
     let report = run(&options, &mut watch)?;
-    let participants = (scenario.publishers + scenario.subscribers).max(1) as f64;
+    let participants = scenario.participants().max(1) as f64;
     let failures = report.joins.failed + report.joins.dropped;
     if failures > 0 {
         eprintln!("{failures} participants failed; the server's log ends:\n{}", server.log_tail());
@@ -150,6 +192,7 @@ pub fn measure(
     let latency = if scenario.video { report.video_latency } else { report.audio_latency };
     Ok(Cost {
         name: scenario.name.clone(),
+        participants: scenario.participants(),
         seconds: report.seconds,
         packets_per_second: report.packets_per_second,
         cpu_us_per_packet: window * 1e6 / packets,
@@ -208,12 +251,18 @@ mod tests {
         assert!(scenario.audio && scenario.video);
         let idle: Scenario = "idle-7".parse().unwrap();
         assert_eq!((idle.publishers, idle.subscribers), (0, 7));
+        let rooms: Scenario = "rooms-250x2".parse().unwrap();
+        assert_eq!((rooms.rooms, rooms.participants()), (250, 500));
+        assert!(rooms.publishers_subscribe);
+        let grid: Scenario = "grid-100".parse().unwrap();
+        assert_eq!((grid.rooms, grid.publishers, grid.layout), (1, 100, Layout::Grid5));
         assert!(USUAL.iter().all(|name| name.parse::<Scenario>().is_ok()));
     }
 
     #[test]
     fn other_names_are_refused() {
-        for name in ["video", "video-5", "idle-1x2", "chat-1x1", "audio-ax1"] {
+        for name in ["video", "video-5", "idle-1x2", "chat-1x1", "audio-ax1", "grid-1x2", "rooms-5"]
+        {
             assert!(name.parse::<Scenario>().is_err(), "{name}");
         }
     }

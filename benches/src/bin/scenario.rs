@@ -6,11 +6,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
+use sluice_benches::arguments::LoadArguments;
 use sluice_benches::floor::{self, FloorCase};
-use sluice_benches::scenario::{Cost, Scenario, Settings, USUAL, measure};
-use sluice_benches::server::ServerSpec;
+use sluice_benches::scenario::{Cost, Scenario, USUAL, measure};
 use sluice_benches::table::{markdown, median};
 
 #[global_allocator]
@@ -19,39 +19,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Cost of a server under load: CPU per packet and join, memory, latency.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Scenarios: video-PxS, audio-PxS, meeting-PxS (publishers x subscribers), idle-N
+    /// Scenarios: video-PxS, audio-PxS, meeting-PxS (publishers x subscribers), rooms-RxN, grid-N, idle-N
     #[arg(default_values = USUAL)]
     scenarios: Vec<Scenario>,
-    /// The sluice binary, default the one beside this program
-    #[arg(long)]
-    server: Option<PathBuf>,
-    /// Another argument for the sluice binary; may be repeated
-    #[arg(long = "server-arg", allow_hyphen_values = true)]
-    server_args: Vec<String>,
-    /// Command line of another server; needs --url
-    #[arg(long, requires = "url")]
-    server_cmd: Option<String>,
-    /// Where that server listens, ws://<ip>:<port>
-    #[arg(long)]
-    url: Option<String>,
-    /// API key
-    #[arg(long, default_value = "devkey")]
-    api_key: String,
-    /// API secret
-    #[arg(long, default_value = "secret")]
-    api_secret: String,
+    #[command(flatten)]
+    load: LoadArguments,
     /// Runs of each scenario; the medians are shown
     #[arg(long, default_value_t = 3)]
     runs: usize,
-    /// Seconds of measuring in each run
-    #[arg(long, default_value_t = 10)]
-    seconds: u64,
-    /// Joins per second
-    #[arg(long, default_value_t = 50.0)]
-    ramp: f64,
-    /// Media threads of the load tester
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
     /// Print the load tester's table of each run
     #[arg(long)]
     verbose: bool,
@@ -62,14 +37,8 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let spec = spec(&arguments)?;
-    let settings = Settings {
-        api_key: &arguments.api_key,
-        api_secret: &arguments.api_secret,
-        duration: Duration::from_secs(arguments.seconds),
-        ramp: arguments.ramp,
-        threads: arguments.threads,
-    };
+    let spec = arguments.load.spec()?;
+    let settings = arguments.load.settings();
     let (mut rows, mut all) = (Vec::new(), Vec::new());
     for scenario in &arguments.scenarios {
         let mut costs = Vec::new();
@@ -126,21 +95,6 @@ fn row(name: &str, costs: &[Cost]) -> Vec<String> {
         format!("{:.0}", of(|cost| cost.rss_kib_per_participant)),
         costs.iter().map(|cost| cost.failures).sum::<usize>().to_string(),
     ]
-}
-
-fn spec(arguments: &Arguments) -> anyhow::Result<ServerSpec> {
-    if let (Some(line), Some(url)) = (&arguments.server_cmd, &arguments.url) {
-        return Ok(ServerSpec::Command { line: line.clone(), url: url.clone() });
-    }
-    let beside = std::env::current_exe()?.with_file_name("sluice");
-    let binary = arguments.server.clone().unwrap_or(beside);
-    if !binary.exists() {
-        bail!(
-            "{} does not exist: build it with `cargo build --release -p sluice`",
-            binary.display()
-        );
-    }
-    Ok(ServerSpec::Sluice { binary, arguments: arguments.server_args.clone() })
 }
 
 /// The floor at the same time: what the machine charges for copy, AES-GCM and send alone.

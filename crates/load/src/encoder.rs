@@ -24,6 +24,8 @@ const OPUS_TOC: u8 = 0x78;
 const SPEAKING: u8 = 25;
 /// See [`SPEAKING`].
 const SILENT: u8 = 127;
+/// Frames of silence of which one is sent: libopus keeps a silent stream alive every 400 ms (DTX).
+const DTX_FRAMES: u32 = 20;
 
 /// Video clock, Hz.
 const VIDEO_CLOCK: u64 = 90_000;
@@ -80,6 +82,7 @@ pub(crate) struct Stream {
     pub(crate) octets: u32,
     key_pending: bool,
     frames_since_key: u32,
+    was_speaking: bool,
     seq: u16,
     repair_seq: u16,
     /// Timestamp at `start`.
@@ -109,6 +112,7 @@ impl Stream {
             octets: 0,
             key_pending: true,
             frames_since_key: 0,
+            was_speaking: false,
             seq: rng.random(),
             repair_seq: rng.random(),
             first_timestamp: rng.random(),
@@ -157,7 +161,10 @@ impl Stream {
     pub(crate) fn encode(&mut self, speaking: bool, mut emit: impl FnMut(Packet)) -> bool {
         let key = match self.layer {
             None => {
-                emit(self.audio_frame(speaking));
+                if speaking || self.frames_since_start.is_multiple_of(DTX_FRAMES) {
+                    emit(self.audio_frame(speaking));
+                }
+                self.was_speaking = speaking;
                 false
             }
             Some((rid, layer)) => self.video_frame(rid, layer, &mut emit),
@@ -225,7 +232,8 @@ impl Stream {
         let mut packet = self.packet(self.first_timestamp.wrapping_add(ticks), bytes);
         packet.prefix[0] = OPUS_TOC;
         packet.prefix_len = 1;
-        packet.marker = self.frames_since_start == 0;
+        // The first packet of a talk spurt (RFC 3551 §4.1).
+        packet.marker = speaking && !self.was_speaking;
         packet.audio_level = Some(level);
         packet
     }
@@ -366,6 +374,21 @@ mod tests {
         stream.set_enabled(later, true);
         assert!(stream.next_frame() >= later);
         assert!(inspect(&frame(&mut stream)[0]).key_frame);
+    }
+
+    #[test]
+    fn silence_is_sent_every_400_ms_and_speech_begins_with_a_marker() {
+        let mut stream = Stream::new(Instant::now(), IDS, None);
+        let mut encode = |speaking| {
+            let mut packets = Vec::new();
+            stream.encode(speaking, |packet| packets.push(packet));
+            packets
+        };
+        let silent: Vec<_> = (0..100).flat_map(|_| encode(false)).collect();
+        assert_eq!(silent.len(), 5);
+        assert!(silent.iter().all(|packet| packet.audio_level == Some(SILENT) && !packet.marker));
+        let speech: Vec<_> = (0..3).flat_map(|_| encode(true)).collect();
+        assert_eq!(speech.iter().map(|p| p.marker).collect::<Vec<_>>(), [true, false, false]);
     }
 
     #[test]

@@ -170,15 +170,20 @@ impl Participant {
                 }
                 _ = data.tick(), if self.joined && self.plan.data.is_some() => self.send_data(),
                 Ok(()) = speaker.changed() => {
-                    let speaks = speaker.borrow_and_update()
-                        .is_none_or(|index| index == self.plan.index_in_room);
-                    self.worker().send(Command::SetSpeaking(self.publisher_id(), speaks));
+                    speaker.mark_unchanged();
+                    self.tell_who_speaks();
                 }
                 () = tokio::time::sleep_until(deadline), if !self.joined => {
                     bail!("not connected {} s after the start", JOIN_TIMEOUT.as_secs());
                 }
             }
         }
+    }
+
+    fn tell_who_speaks(&self) {
+        let speaker = *self.shared.speaker.borrow();
+        let speaks = speaker.is_none_or(|index| index == self.plan.index_in_room);
+        self.worker().send(Command::SetSpeaking(self.publisher_id(), speaks));
     }
 
     async fn on_response(&mut self, signal: &mut Signal, response: Response) -> anyhow::Result<()> {
@@ -297,6 +302,7 @@ impl Participant {
             let command = Command::Publish(self.publisher_id(), self.track(track, section, sid));
             self.worker().send(command);
         }
+        self.tell_who_speaks();
         Ok(())
     }
 

@@ -63,7 +63,7 @@ pub fn run(options: &Options, observer: &mut dyn Observer) -> anyhow::Result<Rep
 
 async fn run_async(options: &Options, observer: &mut dyn Observer) -> anyhow::Result<Report> {
     let (stop, stopped) = watch::channel(false);
-    let (speaker, speakers) = watch::channel(None);
+    let (speaker, speakers) = watch::channel(options.simulate_speakers.then_some(0));
     let clock = Clock::new();
     let workers: anyhow::Result<Vec<Worker>> = (0..options.threads.max(1))
         .map(|index| Worker::start(format!("load-media-{index}"), clock))
