@@ -16,6 +16,8 @@ mod engine;
 mod events;
 mod io;
 mod link;
+#[cfg(feature = "rig")]
+pub mod rig;
 mod start;
 mod stats;
 mod tcp_listener;

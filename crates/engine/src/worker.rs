@@ -157,14 +157,20 @@ impl Worker {
             if stopping {
                 return self.publish_stats();
             }
-            self.sleep_through_hold(&ready);
             let timeout = self.sleep_limit(&ready);
             if timeout >= STATS_INTERVAL || now >= stats_at {
                 self.publish_stats();
                 stats_at = now + STATS_INTERVAL;
             }
-            if !self.wait(&mut events, timeout) {
+            let is_held = self.core.held_until().is_some();
+            if is_held {
+                self.gather();
+            }
+            if !self.wait(&mut events, if is_held { Some(Duration::ZERO) } else { timeout }) {
                 return;
+            }
+            if !is_held && !events.is_empty() {
+                self.gather();
             }
             self.wake.clear();
             for event in &events {
@@ -173,11 +179,14 @@ impl Worker {
         }
     }
 
-    /// While media is held, receiving has no hurry: many short wake-ups become one. The poll could
-    /// not wait that briefly; it counts in milliseconds.
-    fn sleep_through_hold(&self, ready: &Ready) {
-        if let Some(until) = self.core.held_until().filter(|_| !ready.more) {
-            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+    /// Lets packets gather in the kernel, if the worker is busy: many short wake-ups become one. The
+    /// poll could not wait that briefly; it counts in milliseconds.
+    fn gather(&self) {
+        let time = self.core.gather_time();
+        if !time.is_zero() {
+            let left =
+                self.core.held_until().map(|at| at.saturating_duration_since(Instant::now()));
+            std::thread::sleep(left.map_or(time, |left| left.min(time)));
         }
     }
 

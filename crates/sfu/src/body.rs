@@ -5,7 +5,6 @@
 //! pool keeps one reference to each of its slots and takes a slot back when that reference is the
 //! last one, so that freeing on another thread needs neither a lock nor a message.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Slot size of the small class, bytes: an Opus packet of 20 ms at 64 kbit/s with extensions.
@@ -14,8 +13,8 @@ const SMALL_SLOT_BYTES: usize = 256;
 /// Slot size of the large class, bytes: an Ethernet frame's worth of UDP payload.
 const LARGE_SLOT_BYTES: usize = 1_536;
 
-/// Slots looked at before the pool grows. Histories release in the order of arrival, so the oldest
-/// slot is nearly always the free one; a few more steps pass over longer-lived holders.
+/// Slots looked at before the pool grows. Histories release in the order of arrival, so the slot
+/// that was used longest ago is nearly always free; a few more steps pass over longer-lived holders.
 const SEARCH_STEPS: usize = 8;
 
 /// Immutable bytes of one RTP packet (header, extensions and payload, without SRTP tag).
@@ -89,7 +88,9 @@ impl BodyPool {
 
 #[derive(Debug)]
 struct SlotRing {
-    slots: VecDeque<Arc<[u8]>>,
+    /// In a circle. Slots keep their places, so that going round meets them in the order of use.
+    slots: Vec<Arc<[u8]>>,
+    next: usize,
     slot_bytes: usize,
     max_slots: usize,
     overflows: u64,
@@ -97,18 +98,20 @@ struct SlotRing {
 
 impl SlotRing {
     fn new(slot_bytes: usize, max_slots: usize) -> Self {
-        Self { slots: VecDeque::new(), slot_bytes, max_slots, overflows: 0 }
+        Self { slots: Vec::new(), next: 0, slot_bytes, max_slots, overflows: 0 }
     }
 
     fn store(&mut self, bytes: &[u8]) -> Arc<[u8]> {
+        let mut busy = None;
         for _ in 0..SEARCH_STEPS.min(self.slots.len()) {
-            let Some(mut slot) = self.slots.pop_front() else { break };
-            if let Some(free) = Arc::get_mut(&mut slot) {
+            let index = self.next;
+            self.next = (index + 1) % self.slots.len();
+            let slot = &mut self.slots[index];
+            if let Some(free) = Arc::get_mut(slot) {
                 free[..bytes.len()].copy_from_slice(bytes);
-                self.slots.push_back(Arc::clone(&slot));
-                return slot;
+                return Arc::clone(slot);
             }
-            self.slots.push_back(slot);
+            busy = Some(index);
         }
         if self.slots.len() >= self.max_slots {
             self.overflows += 1;
@@ -119,7 +122,12 @@ impl SlotRing {
         if let Some(fresh) = Arc::get_mut(&mut slot) {
             fresh[..bytes.len()].copy_from_slice(bytes);
         }
-        self.slots.push_back(Arc::clone(&slot));
+        self.slots.push(Arc::clone(&slot));
+        if let Some(index) = busy {
+            // Breaks up a run of slots that are held for long: the next time round finds this one.
+            let last = self.slots.len() - 1;
+            self.slots.swap(index, last);
+        }
         slot
     }
 }
@@ -159,6 +167,31 @@ mod tests {
         assert_eq!(pool.slots(), 2);
         assert_eq!(pool.overflows(), 3);
         assert!(held.iter().enumerate().all(|(i, b)| b.bytes() == [i as u8; 10]));
+    }
+
+    #[test]
+    fn a_pool_stops_growing_when_it_holds_what_histories_hold() {
+        let mut pool = BodyPool::new(4_096);
+        // Three histories of different length, fed at different rates, and one that keeps its own.
+        let mut histories = [(); 3].map(|()| std::collections::VecDeque::new());
+        let _kept: Vec<_> = (0..20).map(|_| pool.store(&[1; 1_000])).collect();
+        let mut feed = |pool: &mut BodyPool, rounds: usize| {
+            for round in 0..rounds {
+                for (index, history) in histories.iter_mut().enumerate() {
+                    if round % (index + 1) == 0 {
+                        history.push_back(pool.store(&[2; 1_000]));
+                        if history.len() > 100 * (index + 1) {
+                            history.pop_front();
+                        }
+                    }
+                }
+            }
+        };
+        feed(&mut pool, 5_000);
+        let slots = pool.slots();
+        assert!(slots < 2 * (20 + 100 + 200 + 300));
+        feed(&mut pool, 50_000);
+        assert!(pool.slots() < slots + slots / 20, "grew from {slots} to {}", pool.slots());
     }
 
     #[test]

@@ -47,7 +47,8 @@ pub struct Vp8Munger {
     tl0: u8,
     key: u8,
     started: bool,
-    pictures: Box<[Option<Picture>; REMEMBERED]>,
+    /// Takes memory with the first picture.
+    pictures: Option<Box<[Option<Picture>; REMEMBERED]>>,
 }
 
 impl Default for Vp8Munger {
@@ -61,7 +62,7 @@ impl Default for Vp8Munger {
             tl0: 0,
             key: 0,
             started: false,
-            pictures: Box::new([None; REMEMBERED]),
+            pictures: None,
         }
     }
 }
@@ -85,7 +86,7 @@ impl Vp8Munger {
         self.started = true;
         self.newest = source - 1;
         self.wide = first.picture_id_is_wide();
-        self.pictures.fill(None);
+        self.pictures = None;
     }
 
     /// The indices with which a packet goes out, or `None` if its picture is dropped. `wanted`:
@@ -143,7 +144,7 @@ impl Vp8Munger {
     }
 
     fn older_picture(&mut self, id: u32, wanted: bool) -> Option<u16> {
-        let slot = self.pictures[id as usize % REMEMBERED].as_mut();
+        let slot = self.pictures.as_mut()?[id as usize % REMEMBERED].as_mut();
         let picture = slot.filter(|picture| picture.id == id)?;
         if picture.fate == Fate::Missing {
             picture.fate = if wanted { Fate::Forwarded } else { Fate::Dropped };
@@ -153,7 +154,8 @@ impl Vp8Munger {
 
     fn remember(&mut self, id: u32, fate: Fate) -> u16 {
         let target = (id.wrapping_sub(self.offset) % WIDE_RANGE) as u16;
-        self.pictures[id as usize % REMEMBERED] = Some(Picture { id, target, fate });
+        let pictures = self.pictures.get_or_insert_with(|| Box::new([None; REMEMBERED]));
+        pictures[id as usize % REMEMBERED] = Some(Picture { id, target, fate });
         target
     }
 

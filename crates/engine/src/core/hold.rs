@@ -11,6 +11,10 @@ const BUSY_PACKETS_PER_SECOND: u64 = 4_000;
 /// How long packets are counted to tell the rate.
 const WINDOW: Duration = Duration::from_millis(20);
 
+/// A busy worker looks at its sockets this many times within the limit. More than once, because
+/// packets for other workers leave when it looks.
+const GATHER_PARTS: u32 = 4;
+
 /// Received packets that wait at most, whatever the time.
 const MAX_PACKETS: usize = 512;
 
@@ -39,6 +43,11 @@ impl Hold {
     /// When what waits must leave.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.since.map(|since| if self.busy { since + self.limit } else { since })
+    }
+
+    /// How long packets may gather in the kernel before they are received.
+    pub(super) fn gather_time(&self) -> Duration {
+        if self.busy { self.limit / GATHER_PARTS } else { Duration::ZERO }
     }
 
     /// Whether it must leave now; `packets` received ones wait.

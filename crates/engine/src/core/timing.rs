@@ -24,8 +24,13 @@ impl Core {
         .min()
     }
 
-    /// Until when media is held so that more may join it. The worker need not look at its sockets
-    /// before: what comes meanwhile waits in the kernel, and is received in one go.
+    /// How long a worker that was woken may wait before it looks at its sockets, so that what comes
+    /// meanwhile is received in one go. Zero while there is little to do.
+    pub(crate) fn gather_time(&self) -> Duration {
+        self.hold.gather_time()
+    }
+
+    /// When media that is held must leave.
     pub(crate) fn held_until(&self) -> Option<Instant> {
         self.hold.deadline()
     }
