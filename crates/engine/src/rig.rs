@@ -323,6 +323,7 @@ impl Rig {
             codec: payload_type.codec,
             pt: payload_type.pt,
             rtx_pt: payload_type.rtx_pt,
+            red_primary_pt: None,
             ssrc,
             rtx_ssrc: payload_type.rtx_pt.map(|_| ssrc + 1),
             clock_rate: payload_type.clock_rate,
@@ -336,6 +337,7 @@ impl Rig {
             peer: self.clients[receiver].id,
             track: track_id(track),
             kind: self.config.kind,
+            encrypted: false,
             sender,
             settings: SubscriptionSettings::default(),
         };

@@ -166,7 +166,7 @@ impl Worker {
             if is_held {
                 self.gather();
             }
-            if !self.wait(&mut events, if is_held { Some(Duration::ZERO) } else { timeout }) {
+            if !self.wait(&mut events, if is_held { Duration::ZERO } else { timeout }) {
                 return;
             }
             if !is_held && !events.is_empty() {
