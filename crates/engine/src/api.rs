@@ -296,7 +296,8 @@ pub enum EventKind {
     PeerDisconnected { peer: PeerId },
     /// Traffic came back after `PeerDisconnected`, or the address changed.
     PeerRecovered { peer: PeerId, remote: SocketAddr, tcp: bool },
-    /// The peer is over: ICE timed out, DTLS failed, or its state machine panicked.
+    /// The peer failed. After [`PeerFailure::IceTimeout`] it is kept until it is closed, and comes
+    /// back with `PeerRecovered` or `PeerConnected`; after anything else it is over.
     PeerFailed { peer: PeerId, reason: PeerFailure },
     /// A data channel opened.
     ChannelOpen { peer: PeerId, channel: ChannelLabel },

@@ -245,6 +245,10 @@ impl Connection {
                     self.failed = true;
                     self.tell(ConnectionEvent::Failed(reason.to_string()));
                 }
+                PeerEvent::IceFailed => {
+                    self.failed = true;
+                    self.tell(ConnectionEvent::Failed("no ICE check arrived in time".into()));
+                }
                 PeerEvent::ChannelOpen { id, label, .. } => match label.as_str() {
                     "_reliable" => self.channels[0] = Some(id),
                     "_lossy" => self.channels[1] = Some(id),

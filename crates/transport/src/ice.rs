@@ -70,8 +70,8 @@ enum Liveness {
     Alive { last: Instant },
     /// Reported silent.
     Disconnected { last: Instant },
-    /// Over.
-    Failed,
+    /// Reported failed: a check, most likely after an ICE restart, brings it back.
+    Failed { restarted: Option<Instant> },
 }
 
 /// Changes that the peer reports.
@@ -115,7 +115,10 @@ impl IceAgent {
     }
 
     /// Takes new credentials; those in use stay valid until the first check with the new ones.
-    pub(crate) fn restart(&mut self, local: IceCredentials) {
+    pub(crate) fn restart(&mut self, now: Instant, local: IceCredentials) {
+        if let Liveness::Failed { restarted } = &mut self.liveness {
+            *restarted = Some(now);
+        }
         let old = std::mem::replace(&mut self.current, Local::new(local));
         if old.used || self.previous.is_none() {
             self.previous = Some(old);
@@ -210,8 +213,9 @@ impl IceAgent {
     pub(crate) fn confirm(&mut self, now: Instant, route: Route) {
         self.note_traffic(now, route);
         match self.liveness {
-            Liveness::Failed => return,
-            Liveness::Disconnected { .. } => self.events.push(IceEvent::Reconnected),
+            Liveness::Disconnected { .. } | Liveness::Failed { .. } => {
+                self.events.push(IceEvent::Reconnected);
+            }
             Liveness::Idle | Liveness::Connecting { .. } | Liveness::Alive { .. } => {}
         }
         self.liveness = Liveness::Alive { last: now };
@@ -279,18 +283,22 @@ impl IceAgent {
                 // A caller that was away for long has passed both deadlines.
                 self.handle_timeout(now);
             }
-            Liveness::Connecting { .. } | Liveness::Disconnected { .. } => {
-                self.liveness = Liveness::Failed;
+            Liveness::Connecting { .. }
+            | Liveness::Disconnected { .. }
+            | Liveness::Failed { restarted: Some(_) } => {
+                self.liveness = Liveness::Failed { restarted: None };
                 self.events.push(IceEvent::Failed);
             }
-            Liveness::Idle | Liveness::Failed => {}
+            Liveness::Idle | Liveness::Failed { restarted: None } => {}
         }
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         match self.liveness {
-            Liveness::Idle | Liveness::Failed => None,
-            Liveness::Connecting { since } => Some(since + ICE_CONNECT_TIMEOUT),
+            Liveness::Idle | Liveness::Failed { restarted: None } => None,
+            Liveness::Connecting { since } | Liveness::Failed { restarted: Some(since) } => {
+                Some(since + ICE_CONNECT_TIMEOUT)
+            }
             Liveness::Alive { last } => Some(last + ICE_DISCONNECTED),
             Liveness::Disconnected { last } => Some(last + ICE_DISCONNECTED + ICE_FAILED),
         }
@@ -410,7 +418,7 @@ mod tests {
         let (now, old, new) = (start(), credentials("Aold"), credentials("Anew"));
         let mut agent = IceAgent::new(old.clone());
         Check::nominating(&old).send(&mut agent, now, route(1)).unwrap();
-        agent.restart(new.clone());
+        agent.restart(now, new.clone());
         Check::nominating(&old).send(&mut agent, now, route(1)).unwrap();
         Check::nominating(&new).send(&mut agent, now, route(2)).unwrap();
         assert_eq!(agent.selected(), Some(route(2)));
@@ -423,8 +431,8 @@ mod tests {
         let (now, old) = (start(), credentials("Aold"));
         let mut agent = IceAgent::new(old.clone());
         Check::new(&old).send(&mut agent, now, route(1)).unwrap();
-        agent.restart(credentials("Ab"));
-        agent.restart(credentials("Ac"));
+        agent.restart(now, credentials("Ab"));
+        agent.restart(now, credentials("Ac"));
         assert!(Check::new(&old).send(&mut agent, now, route(1)).is_ok());
         assert!(Check::new(&credentials("Ac")).send(&mut agent, now, route(1)).is_ok());
         assert!(Check::new(&old).send(&mut agent, now, route(1)).is_err());
@@ -444,6 +452,28 @@ mod tests {
         assert_eq!(agent.poll_event(), Some(IceEvent::Disconnected));
         assert_eq!(agent.poll_event(), Some(IceEvent::Failed));
         assert_eq!(agent.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_failed_peer_comes_back_with_a_restart_or_fails_again() {
+        let (now, old, new) = (start(), credentials("Aold"), credentials("Anew"));
+        let mut agent = IceAgent::new(old.clone());
+        Check::nominating(&old).send(&mut agent, now, route(1)).unwrap();
+        let failed = now + ICE_DISCONNECTED + ICE_FAILED;
+        agent.handle_timeout(failed);
+        while agent.poll_event().is_some() {}
+
+        agent.restart(failed, new.clone());
+        assert_eq!(agent.poll_timeout(), Some(failed + ICE_CONNECT_TIMEOUT));
+        agent.handle_timeout(failed + ICE_CONNECT_TIMEOUT);
+        assert_eq!(agent.poll_event(), Some(IceEvent::Failed));
+
+        let back = failed + 2 * ICE_CONNECT_TIMEOUT;
+        Check::nominating(&new).send(&mut agent, back, route(2)).unwrap();
+        assert_eq!(agent.selected(), Some(route(2)));
+        let events: Vec<IceEvent> = std::iter::from_fn(|| agent.poll_event()).collect();
+        assert!(events.contains(&IceEvent::Reconnected), "{events:?}");
+        assert_eq!(agent.poll_timeout(), Some(back + ICE_DISCONNECTED));
     }
 
     #[test]

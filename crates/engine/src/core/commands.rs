@@ -29,7 +29,7 @@ impl Core {
         match command {
             Command::CreatePeer(create) => self.create_peer(now, *create),
             Command::SetRemote { remote, .. } => self.set_remote(now, peer, *remote),
-            Command::RestartIce { local, .. } => self.restart_ice(peer, local),
+            Command::RestartIce { local, .. } => self.restart_ice(now, peer, local),
             // The peer may have failed in the meantime.
             Command::ClosePeer { .. } => self.close_peer(peer),
             Command::SetReceive { receive, .. } => self.set_receive(now, peer, *receive),

@@ -10,8 +10,7 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use sluice_sfu::{StreamBinder, TwccReceiver};
 use sluice_transport::{
-    ChannelSpec, FailureReason, IceCredentials, Peer, PeerEvent, PeerParams, RemoteParams,
-    TransportProto,
+    ChannelSpec, IceCredentials, Peer, PeerEvent, PeerParams, RemoteParams, TransportProto,
 };
 
 use crate::api::{CreatePeer, EventKind, PeerFailure, PeerStats};
@@ -80,12 +79,12 @@ impl Core {
         }
     }
 
-    pub(super) fn restart_ice(&mut self, peer: PeerKey, local: IceCredentials) {
+    pub(super) fn restart_ice(&mut self, now: Instant, peer: PeerKey, local: IceCredentials) {
         let Some(state) = self.peers.get_mut(peer) else { return };
         let Some(ufrag) = Ufrag::new(&local.ufrag) else {
             return self.stats.drop_one(DropCause::StaleCommand);
         };
-        state.transport.restart_ice(local);
+        state.transport.restart_ice(now, local);
         state.ufrags.push(ufrag);
         self.ufrags.insert(ufrag, peer);
         if state.ufrags.len() > MAX_UFRAGS {
@@ -112,7 +111,8 @@ impl Core {
             }
             PeerEvent::IceDisconnected => self.emit(room, EventKind::PeerDisconnected { peer: id }),
             PeerEvent::IceReconnected => {
-                if let Some(route) = state.transport.selected_route() {
+                // Before the first handshake nothing was there to recover.
+                if let (true, Some(route)) = (state.connected, state.transport.selected_route()) {
                     let tcp = route.proto == TransportProto::Tcp;
                     let remote = route.remote;
                     self.emit(room, EventKind::PeerRecovered { peer: id, remote, tcp });
@@ -127,7 +127,13 @@ impl Core {
             PeerEvent::ChannelClosed { id: channel } => {
                 state.channels.retain(|(other, _)| *other != channel);
             }
-            PeerEvent::Failed(reason) => self.fail_peer(now, peer, failure(&reason)),
+            PeerEvent::IceFailed => {
+                let reason = PeerFailure::IceTimeout;
+                self.emit(room, EventKind::PeerFailed { peer: id, reason });
+            }
+            PeerEvent::Failed(reason) => {
+                self.fail_peer(now, peer, PeerFailure::Dtls(reason.to_string()));
+            }
         }
     }
 
@@ -237,12 +243,5 @@ impl Core {
         stats.dropped.extend(dropped.iter().map(|(reason, count)| (reason.label(), count)));
         let (room, peer) = (state.room, state.id);
         self.emit(room, EventKind::PeerStats { peer, stats: Box::new(stats) });
-    }
-}
-
-fn failure(reason: &FailureReason) -> PeerFailure {
-    match reason {
-        FailureReason::IceTimeout => PeerFailure::IceTimeout,
-        other => PeerFailure::Dtls(other.to_string()),
     }
 }

@@ -133,8 +133,11 @@ pub enum PeerEvent {
     RouteChanged(Route),
     /// No authenticated STUN for [`ICE_DISCONNECTED`](super::ICE_DISCONNECTED).
     IceDisconnected,
-    /// Authenticated STUN after [`PeerEvent::IceDisconnected`].
+    /// Authenticated STUN after [`PeerEvent::IceDisconnected`] or [`PeerEvent::IceFailed`].
     IceReconnected,
+    /// No authenticated STUN for the disconnected plus the failed time, or none at all in the time
+    /// for connecting. DTLS, SRTP and SCTP stay: an ICE restart may bring the peer back.
+    IceFailed,
     /// A data channel is ready in both directions.
     ChannelOpen {
         /// SCTP stream id.
@@ -169,9 +172,6 @@ pub enum PeerEvent {
 /// Why a peer is over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FailureReason {
-    /// No authenticated STUN for the disconnected plus the failed time.
-    #[error("no ICE check arrived in time")]
-    IceTimeout,
     /// The handshake did not complete in time.
     #[error("the DTLS handshake timed out")]
     DtlsTimeout,

@@ -143,8 +143,9 @@ impl Peer {
     }
 
     /// New local credentials; the old ones stay valid until the first check that uses the new.
-    pub fn restart_ice(&mut self, local: IceCredentials) {
-        self.ice.restart(local);
+    pub fn restart_ice(&mut self, now: Instant, local: IceCredentials) {
+        self.now = now;
+        self.ice.restart(now, local);
     }
 
     /// Processes one datagram (for TCP: one RFC 4571 frame).
@@ -559,7 +560,7 @@ impl Peer {
                 IceEvent::Selected(route) => self.events.push_back(PeerEvent::RouteChanged(route)),
                 IceEvent::Disconnected => self.events.push_back(PeerEvent::IceDisconnected),
                 IceEvent::Reconnected => self.events.push_back(PeerEvent::IceReconnected),
-                IceEvent::Failed => self.fail(FailureReason::IceTimeout),
+                IceEvent::Failed => self.events.push_back(PeerEvent::IceFailed),
             }
         }
     }

@@ -13,7 +13,7 @@ use super::receive::receive_codecs;
 use super::remote::{Direction, RemoteDescription, RemoteOffer, RemoteSection, SectionKind};
 use super::sender::{self, Receiving, Senders};
 use super::write::{Body, DATA_FORMAT, Description, Media, Section};
-use crate::{IceCredentials, RemoteParams, Setup};
+use crate::{Candidate, IceCredentials, RemoteParams, Setup};
 
 /// Session of a connection on which the client always offers.
 #[derive(Debug)]
@@ -126,6 +126,11 @@ impl AnswerSession {
     /// Replaces our ICE credentials in the coming descriptions.
     pub fn set_local_ice(&mut self, ice: IceCredentials) {
         self.params.local.ice = ice;
+    }
+
+    /// Replaces our candidates, from the next answer on.
+    pub fn set_candidates(&mut self, candidates: Vec<Candidate>) {
+        self.params.local.candidates = candidates;
     }
 
     /// Sets what the answer says on a section on which the client sends. Stays until replaced, or

@@ -12,7 +12,7 @@ use super::remote::{Direction, RemoteSection};
 use super::sender::{self, Receiving, Sender, Senders};
 use super::write::{Body, DATA_FORMAT, DATA_PROTO, Description, MEDIA_PROTO, Media, Section};
 use super::{extensions, fmtp};
-use crate::{IceCredentials, RemoteParams, Setup};
+use crate::{Candidate, IceCredentials, RemoteParams, Setup};
 
 /// Session of a connection on which we always offer.
 #[derive(Debug)]
@@ -110,6 +110,11 @@ impl OfferSession {
         self.params.local.ice = ice;
         self.restart = true;
         self.in_flight = false;
+    }
+
+    /// Replaces our candidates, from the next offer on.
+    pub fn set_candidates(&mut self, candidates: Vec<Candidate>) {
+        self.params.local.candidates = candidates;
     }
 
     /// Whether the client does not know the present state yet.
