@@ -190,6 +190,12 @@ fn room_manager(config: &Config, engine: &Engine, node_id: &str) -> RoomManager 
         active_red_encoding: config.room.active_red_encoding,
         dynacast_pause_delay: config.room.dynacast_pause_delay,
         enable_data_tracks: config.room.enable_data_tracks,
+        enable_participant_data_blob: config.room.enable_participant_data_blob,
+        allow_tcp_fallback: config.rtc.allow_tcp_fallback,
+        sync_streams: config.room.sync_streams,
+        reconnect_on_publication_error: config.rtc.reconnect_on_publication_error,
+        reconnect_on_subscription_error: config.rtc.reconnect_on_subscription_error,
+        update_batch_target_size: config.room.update_batch_target_size,
         limits: limits(config),
     };
     let manager = ManagerConfig {
@@ -226,6 +232,11 @@ fn limits(config: &Config) -> Limits {
         max_room_name_length: limit.max_room_name,
         max_participant_identity_length: limit.max_identity,
         max_participant_name_length: limit.max_name,
+        max_data_blob_key_length: limit.max_data_blob_key,
+        max_data_blobs_size: limit.max_data_blobs,
+        max_data_track_custom_encoding_length: limit.max_custom_encoding,
+        subscription_limit_video: limit.subscriptions_video,
+        subscription_limit_audio: limit.subscriptions_audio,
     }
 }
 
@@ -234,6 +245,7 @@ fn signal_config(config: &Config, status: &Status, stop: &CancellationToken) -> 
     SignalConfig {
         keys: api_keys(config),
         limits: limits(config),
+        max_message_size: config.limit.signal_message,
         health: Probe::new(move || match stop.is_cancelled() {
             true => Some("the node is shutting down".into()),
             false => health.unhealthy(),

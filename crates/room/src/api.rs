@@ -127,6 +127,7 @@ impl Room {
         self.participant_edited(now, key);
         self.refresh_token(now, key);
         self.revoke_publications(now, key);
+        self.revoke_data_tracks(now, key);
         self.reconcile_subscriber(now, key);
         if !before.can_subscribe() {
             self.subscribe_to_existing(now, key);

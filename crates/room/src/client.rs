@@ -2,12 +2,14 @@
 //! the protocol-version gates).
 
 use sluice_proto::client_info::{Capability, Sdk};
-use sluice_proto::{ClientConfiguration, ClientInfo, Codec, DisabledCodecs};
+use sluice_proto::{ClientConfigSetting, ClientConfiguration, ClientInfo, Codec, DisabledCodecs};
 
 /// First protocol versions that understand something.
 const PROTOCOL_SUBSCRIBER_PRIMARY: i32 = 3;
+const PROTOCOL_SECTION_REUSE: i32 = 4;
 const PROTOCOL_TRACK_UNPUBLISHED: i32 = 7;
 const PROTOCOL_DISCONNECTED_ON_RESUME: i32 = 9;
+const PROTOCOL_SYNC_STREAMS: i32 = 10;
 const PROTOCOL_QUALITY_LOST: i32 = 11;
 const PROTOCOL_IDENTITY_RECONNECT: i32 = 12;
 const PROTOCOL_LEAVE_ACTION: i32 = 13;
@@ -15,6 +17,12 @@ const PROTOCOL_OK_RESPONSE: i32 = 15;
 
 /// Rust clients below this cannot decode responses that they do not know.
 const PROTOCOL_RUST_UNKNOWN_RESPONSES: i32 = 10;
+
+/// livekit-client before this ends on a `reconnect` response, which it does not know.
+const JS_KNOWS_RECONNECT: [u32; 3] = [1, 6, 3];
+
+/// The Swift SDK before this does not connect over ICE-TCP.
+const SWIFT_KNOWS_ICE_TCP: [u32; 3] = [1, 0, 5];
 
 /// A client's SDK, versions and platform.
 #[derive(Debug, Clone)]
@@ -71,9 +79,28 @@ impl Client {
         self.info.sdk() != Sdk::Rust || self.info.protocol >= PROTOCOL_RUST_UNKNOWN_RESPONSES
     }
 
+    /// Whether a `reconnect` response can be decoded.
+    pub(crate) fn knows_reconnect(&self) -> bool {
+        self.info.sdk() != Sdk::Js || self.version() >= JS_KNOWS_RECONNECT
+    }
+
+    /// Whether the client opens ICE-TCP connections.
+    pub(crate) fn connects_over_tcp(&self) -> bool {
+        match self.info.sdk() {
+            Sdk::Go => false,
+            Sdk::Swift => self.version() >= SWIFT_KNOWS_ICE_TCP,
+            _ => true,
+        }
+    }
+
+    /// Whether several tracks may share a stream id, so that the client synchronises them.
+    pub(crate) fn shares_stream_ids(&self) -> bool {
+        self.info.protocol >= PROTOCOL_SYNC_STREAMS && !self.is_firefox()
+    }
+
     /// Whether an inactive media section may carry another track later.
     pub(crate) fn reuses_sections(&self) -> bool {
-        !self.is_safari()
+        self.info.protocol >= PROTOCOL_SECTION_REUSE && !self.is_safari()
     }
 
     /// Whether redundant audio may be sent to the client and taken from it (LiveKit's rule).
@@ -101,11 +128,11 @@ impl Client {
         }
     }
 
-    /// The codec restrictions in the form that clients read.
-    pub(crate) fn configuration(&self) -> Option<ClientConfiguration> {
+    /// Codec restrictions, and whether to use relays only, in the form that clients read.
+    pub(crate) fn configuration(&self, force_relay: bool) -> Option<ClientConfiguration> {
         let codec = |mime: &&str| Codec { mime: (*mime).to_owned(), fmtp_line: String::new() };
         let of_client = self.unpublishable();
-        if of_client.is_empty() {
+        if of_client.is_empty() && !force_relay {
             return None;
         }
         let (both, publish): (Vec<&str>, Vec<&str>) =
@@ -115,12 +142,24 @@ impl Client {
                 codecs: both.iter().map(codec).collect(),
                 publish: publish.iter().map(codec).collect(),
             }),
+            force_relay: match force_relay {
+                true => ClientConfigSetting::Enabled.into(),
+                false => ClientConfigSetting::Unset.into(),
+            },
             ..ClientConfiguration::default()
         })
     }
 
+    /// The SDK's version; parts that are missing or no number count as 0.
+    fn version(&self) -> [u32; 3] {
+        let mut parts = self.info.version.split('.').map(|part| part.parse().unwrap_or(0));
+        std::array::from_fn(|_| parts.next().unwrap_or(0))
+    }
+
+    /// Firefox of its own engine: on iOS it is WebKit.
     fn is_firefox(&self) -> bool {
-        self.info.browser.to_ascii_lowercase().starts_with("firefox")
+        let browser = &self.info.browser;
+        browser.eq_ignore_ascii_case("firefox") || browser.eq_ignore_ascii_case("firefox mobile")
     }
 
     fn is_safari(&self) -> bool {
@@ -156,7 +195,7 @@ mod tests {
     fn safari_publishes_no_av1_and_newer_ones_no_vp9() {
         let old = browser("Safari", "17.6", "macOS");
         assert_eq!(old.unpublishable(), ["video/av1"]);
-        let new = browser("Safari", "18.4", "macOS").configuration().unwrap();
+        let new = browser("Safari", "18.4", "macOS").configuration(false).unwrap();
         let disabled = new.disabled_codecs.unwrap();
         assert_eq!(disabled.codecs[0].mime, "video/av1");
         assert_eq!(disabled.publish[0].mime, "video/vp9");
@@ -170,6 +209,43 @@ mod tests {
 
     #[test]
     fn chrome_has_no_restrictions() {
-        assert!(browser("Chrome", "156", "Linux").configuration().is_none());
+        assert!(browser("Chrome", "156", "Linux").configuration(false).is_none());
+    }
+
+    fn sdk(sdk: Sdk, version: &str, protocol: i32) -> Client {
+        let version = version.into();
+        Client::new(ClientInfo { sdk: sdk.into(), version, protocol, ..ClientInfo::default() })
+    }
+
+    #[test]
+    fn sdk_versions_decide_about_reconnect_responses_and_ice_tcp() {
+        assert!(!sdk(Sdk::Js, "1.6.2", 8).knows_reconnect());
+        assert!(sdk(Sdk::Js, "1.6.3", 8).knows_reconnect());
+        assert!(sdk(Sdk::Js, "2.0.0-rc.1", 12).knows_reconnect());
+        assert!(sdk(Sdk::Swift, "0.9", 8).knows_reconnect());
+        assert!(!sdk(Sdk::Go, "2.9.0", 16).connects_over_tcp());
+        assert!(!sdk(Sdk::Swift, "1.0.4", 9).connects_over_tcp());
+        assert!(sdk(Sdk::Swift, "2.0.0", 12).connects_over_tcp());
+    }
+
+    #[test]
+    fn sections_and_stream_ids_are_reused_by_those_who_can() {
+        assert!(!sdk(Sdk::Js, "0.5", 3).reuses_sections());
+        assert!(sdk(Sdk::Js, "2.0", 12).reuses_sections());
+        assert!(!browser("Safari", "18.4", "macOS").reuses_sections());
+        assert!(sdk(Sdk::Js, "2.0", 10).shares_stream_ids());
+        assert!(!sdk(Sdk::Js, "2.0", 9).shares_stream_ids());
+    }
+
+    #[test]
+    fn who_needs_a_relay_is_told_to_use_nothing_else() {
+        let forced = browser("Chrome", "156", "Linux").configuration(true).unwrap();
+        assert_eq!(forced.force_relay(), ClientConfigSetting::Enabled);
+    }
+
+    #[test]
+    fn firefox_on_ios_is_not_firefox() {
+        assert!(browser("Firefox iOS", "140.0", "iOS").unpublishable().is_empty());
+        assert_eq!(browser("Firefox Mobile", "140.0", "Android").unpublishable(), ["video/h264"]);
     }
 }

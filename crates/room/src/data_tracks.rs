@@ -7,11 +7,14 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use sluice_engine::api::{ChannelLabel, Command};
 use sluice_proto as proto;
+use sluice_proto::data_track_frame_encoding::Value as FrameEncoding;
 use sluice_proto::data_track_subscriber_handles::PublishedDataTrack;
 use sluice_proto::request_response::{Reason, Request};
 use sluice_proto::signal_response::Message as Response;
 
+use crate::data_blobs::{exceeds, is_good_schema};
 use crate::ids::TrackSid;
+use crate::params::Limits;
 use crate::participant::ParticipantKey;
 use crate::room::Room;
 use crate::subscribe::permits;
@@ -84,7 +87,8 @@ impl Room {
         key: ParticipantKey,
         request: proto::PublishDataTrackRequest,
     ) {
-        let enabled = self.config.enable_data_tracks;
+        let config = self.config.clone();
+        let enabled = config.enable_data_tracks;
         let Some(participant) = self.participants.get_mut(&key) else { return };
         let published = &participant.data_tracks.published;
         let same_name = |track: &DataTrack| track.info.name == request.name;
@@ -95,6 +99,9 @@ impl Room {
             Some((Reason::InvalidHandle, "handle must be between 1 and 65535"))
         } else if request.name.is_empty() || request.name.len() > MAX_NAME_LEN {
             Some((Reason::InvalidName, "name must have between 1 and 256 characters"))
+        } else if !has_good_encodings(&request, &config.limits) {
+            let message = "encoding identifier is empty or exceeds the maximum length";
+            Some((Reason::InvalidRequest, message))
         } else if handle.is_some_and(|handle| published.contains_key(&handle)) {
             Some((Reason::DuplicateHandle, "handle is in use"))
         } else if published.values().any(same_name) {
@@ -144,11 +151,27 @@ impl Room {
         self.withdraw_handles(&track);
     }
 
-    /// Ends the data tracks of a participant that is gone or may not publish any more.
+    /// Ends the data tracks of a participant that is gone.
     pub(crate) fn end_data_tracks(&mut self, tracks: &ParticipantDataTracks) {
         for track in tracks.published.values() {
             self.withdraw_handles(track);
         }
+    }
+
+    /// Ends the data tracks of a participant that may not publish data any more.
+    pub(crate) fn revoke_data_tracks(&mut self, now: std::time::Instant, key: ParticipantKey) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        if participant.grants.can_publish_data() || participant.data_tracks.published.is_empty() {
+            return;
+        }
+        let revoked = std::mem::take(&mut participant.data_tracks.published);
+        for track in revoked.values() {
+            let info = Some(track.info.clone());
+            let response = proto::UnpublishDataTrackResponse { info };
+            self.send(key, Response::UnpublishDataTrackResponse(response));
+            self.withdraw_handles(track);
+        }
+        self.participant_changed(now, key, true);
     }
 
     fn withdraw_handles(&mut self, track: &DataTrack) {
@@ -293,6 +316,18 @@ impl Room {
             });
         }
     }
+}
+
+/// Whether the names of a client's own encodings are within the limit.
+fn has_good_encodings(request: &proto::PublishDataTrackRequest, limits: &Limits) -> bool {
+    let frame = request.frame_encoding.as_ref().and_then(|encoding| encoding.value.as_ref());
+    let good_frame = match frame {
+        Some(FrameEncoding::Custom(name)) => {
+            !name.is_empty() && !exceeds(name.len(), limits.max_data_track_custom_encoding_length)
+        }
+        Some(FrameEncoding::WellKnown(_)) | None => true,
+    };
+    good_frame && request.schema.as_ref().is_none_or(|schema| is_good_schema(schema, limits))
 }
 
 /// The handle of a packet of version 0.

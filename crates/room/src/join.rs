@@ -10,8 +10,10 @@ use sluice_proto::signal_response::Message as Response;
 
 use crate::client::Client;
 use crate::data::Waiting;
+use crate::data_blobs::DataBlobs;
 use crate::data_tracks::ParticipantDataTracks;
 use crate::error::JoinError;
+use crate::ice_fallback::IceHistory;
 use crate::ids::ParticipantSid;
 use crate::lifecycle::Departure;
 use crate::negotiation::LinksParams;
@@ -102,11 +104,13 @@ impl Room {
         let client = Client::new(params.client_info);
         let config = self.config.clone();
         let worker = self.host.place();
+        let ice = IceHistory::new(self.ice_memory.recall(now, &params.identity));
         let links = self.new_links(&LinksParams {
             worker,
             single: params.options.single_peer_connection,
             client: &client,
             enabled_codecs: &config.enabled_codecs,
+            preference: ice.preference(),
         });
         let key = ParticipantKey(self.next_key());
         let session = self.new_session(key);
@@ -137,6 +141,8 @@ impl Room {
             last_reliable_sequence: 0,
             waiting: Waiting::default(),
             data_tracks: ParticipantDataTracks::new(self.next_random()),
+            data_blobs: DataBlobs::default(),
+            ice,
             resume_simulation: None,
         };
         for peer in participant.links.peers() {
@@ -165,14 +171,14 @@ impl Room {
             server_version: self.config.server_version.clone(),
             ice_servers: self.config.ice_servers.clone(),
             subscriber_primary: participant.subscriber_primary(),
-            client_configuration: participant.client.configuration(),
+            client_configuration: self.client_configuration(participant),
             server_region: self.config.region.clone(),
             ping_timeout: PING_TIMEOUT_S,
             ping_interval: PING_INTERVAL_S,
             server_info: Some(server_info(&self.config)),
             sif_trailer: self.sif_trailer.clone(),
             enabled_publish_codecs: publish_codecs(&self.config, &participant.client),
-            fast_publish: participant.grants.can_publish(),
+            fast_publish: participant.grants.can_publish() && participant.ice.is_unrestricted(),
             ..proto::JoinResponse::default()
         };
         self.send(key, Response::Join(join));

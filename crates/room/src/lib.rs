@@ -8,10 +8,12 @@
 mod api;
 mod client;
 mod data;
+mod data_blobs;
 mod data_tracks;
 mod describe;
 mod dynacast;
 mod error;
+mod ice_fallback;
 mod ids;
 mod join;
 mod lifecycle;

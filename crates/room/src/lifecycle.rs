@@ -20,6 +20,10 @@ use crate::timers::Timer;
 /// A failed connection may be resumed for this long (LiveKit's disconnect cleanup).
 const RESUME_WINDOW: Duration = Duration::from_secs(5);
 
+/// After a resume the connections must be back within this time: two attempts of a client, which
+/// gives each 15 s.
+const RESUMED_WINDOW: Duration = Duration::from_secs(30);
+
 /// Tokens are renewed this often.
 const TOKEN_REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -42,6 +46,8 @@ pub(crate) enum Departure {
     ConnectionTimeout,
     /// The connection cannot be repaired, only made anew.
     MediaFailed,
+    /// A track that was published or subscribed to never began to flow.
+    TrackFailed,
     /// The server API or the end of the room.
     Server(DisconnectReason),
     /// `SimulateScenario.node_failure`: the connection breaks without a word.
@@ -55,7 +61,9 @@ impl Departure {
         match self {
             Self::Client(reason) | Self::Server(reason) | Self::Restart(reason) => reason,
             Self::DuplicateIdentity => DisconnectReason::DuplicateIdentity,
-            Self::NegotiationFailed | Self::StateMismatch => DisconnectReason::StateMismatch,
+            Self::NegotiationFailed | Self::StateMismatch | Self::TrackFailed => {
+                DisconnectReason::StateMismatch
+            }
             Self::JoinTimeout => DisconnectReason::JoinFailure,
             Self::SignalClosed => DisconnectReason::SignalClose,
             Self::ConnectionTimeout => DisconnectReason::ConnectionTimeout,
@@ -69,6 +77,7 @@ impl Departure {
             Self::NegotiationFailed
             | Self::StateMismatch
             | Self::MediaFailed
+            | Self::TrackFailed
             | Self::Restart(_) => Action::Reconnect,
             _ => Action::Disconnect,
         }
@@ -166,6 +175,7 @@ impl Room {
         if let Some(sid) = self.tracks.get(&track).map(|track| track.sid.clone()) {
             self.forget_track(now, &sid);
             self.forget_dynacast(track);
+            self.timers.cancel(Timer::Publication(track));
             self.track_sids.remove(&sid);
             self.tracks.remove(&track);
             self.out.engine(Command::Unpublish { track });
@@ -243,13 +253,9 @@ impl Room {
     /// Handles what a media worker reports.
     pub fn handle_engine(&mut self, now: Instant, event: EventKind) {
         match event {
-            EventKind::PeerConnected { peer, .. } => self.peer_connected(now, peer),
-            EventKind::PeerDisconnected { peer } => {
-                self.peer_quality(peer, PeerState::Disconnected);
-            }
-            EventKind::PeerRecovered { peer, .. } => {
-                self.peer_quality(peer, PeerState::Connected);
-            }
+            EventKind::PeerConnected { peer, tcp, .. } => self.peer_connected(now, peer, tcp),
+            EventKind::PeerDisconnected { peer } => self.peer_disconnected(peer),
+            EventKind::PeerRecovered { peer, tcp, .. } => self.peer_recovered(peer, tcp),
             EventKind::PeerFailed { peer, reason } => self.peer_failed(now, peer, &reason),
             EventKind::ChannelOpen { peer, channel } => self.channel_open(peer, &channel),
             EventKind::Data { peer, channel, payload, .. } => {
@@ -275,12 +281,15 @@ impl Room {
         }
     }
 
-    fn peer_connected(&mut self, now: Instant, peer: PeerId) {
+    fn peer_connected(&mut self, now: Instant, peer: PeerId, tcp: bool) {
         let Some(&key) = self.peers.get(&peer) else { return };
         let Some(participant) = self.participants.get_mut(&key) else { return };
         let Some(link) = participant.links.peer_mut(peer) else { return };
         link.state = PeerState::Connected;
-        self.timers.cancel(Timer::Resume(key));
+        link.connected_at.get_or_insert(now);
+        participant.ice.over_tcp = tcp;
+        self.resume_done(key);
+        let Some(participant) = self.participants.get_mut(&key) else { return };
         if participant.is_primary(peer) && participant.state != State::Active {
             participant.state = State::Active;
             self.timers.cancel(Timer::Join(key));
@@ -291,13 +300,12 @@ impl Room {
         self.flush_waiting(key);
     }
 
-    fn peer_quality(&mut self, peer: PeerId, state: PeerState) {
+    fn peer_disconnected(&mut self, peer: PeerId) {
         let Some(&key) = self.peers.get(&peer) else { return };
         let Some(participant) = self.participants.get_mut(&key) else { return };
         let Some(link) = participant.links.peer_mut(peer) else { return };
-        if link.state != state && link.state != PeerState::Connecting {
-            link.state = state;
-            self.timers.cancel(Timer::Resume(key));
+        if link.state == PeerState::Connected {
+            link.state = PeerState::Disconnected;
             self.broadcast_quality_of(key);
         }
     }
@@ -311,8 +319,35 @@ impl Room {
         self.broadcast_quality_of(key);
     }
 
-    /// A connection is over. Who lost the network for too long is asked to resume, as LiveKit does,
-    /// and is told then to start anew; meanwhile the others see no one leave. After anything else
+    /// Traffic came back, perhaps from another address or after an ICE restart.
+    fn peer_recovered(&mut self, peer: PeerId, tcp: bool) {
+        let Some(&key) = self.peers.get(&peer) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        participant.ice.over_tcp = tcp;
+        let Some(link) = participant.links.peer_mut(peer) else { return };
+        if matches!(link.state, PeerState::Disconnected | PeerState::Failed) {
+            link.state = PeerState::Connected;
+            self.resume_done(key);
+            self.broadcast_quality_of(key);
+        }
+    }
+
+    /// Stops waiting for a resume as soon as no connection is missing.
+    fn resume_done(&mut self, key: ParticipantKey) {
+        if self.participants.get(&key).is_some_and(|p| !p.links.any_failed()) {
+            self.timers.cancel(Timer::Resume(key));
+        }
+    }
+
+    /// A resume was accepted although a connection is missing: it gets time for an ICE restart.
+    pub(crate) fn await_restart(&mut self, now: Instant, key: ParticipantKey) {
+        if self.timers.is_set(Timer::Resume(key)) {
+            self.timers.set(Timer::Resume(key), now + RESUMED_WINDOW);
+        }
+    }
+
+    /// A connection failed. Who lost the network for too long is asked to resume, as LiveKit does,
+    /// perhaps over another transport; meanwhile the others see no one leave. After anything else
     /// the client starts anew at once.
     fn peer_failed(&mut self, now: Instant, peer: PeerId, reason: &PeerFailure) {
         let Some(&key) = self.peers.get(&peer) else { return };
@@ -323,10 +358,16 @@ impl Room {
         if *reason != PeerFailure::IceTimeout {
             return self.depart(now, key, Departure::MediaFailed);
         }
+        self.connection_failed(now, key, peer);
+        let Some(participant) = self.participants.get_mut(&key) else { return };
         if let Some(session) = participant.session.take() {
             let client = participant.client.clone();
-            let message = leave(Action::Resume, DisconnectReason::UnknownReason, &client);
-            self.out.push(Output::Signal { session, response: SharedResponse::new(message) });
+            // Older clients take any leave for the end; they resume when the connection breaks.
+            if client.knows_leave_action() {
+                let reason = DisconnectReason::ConnectionTimeout;
+                let response = SharedResponse::new(leave(Action::Resume, reason, &client));
+                self.out.push(Output::Signal { session, response });
+            }
             self.close_session(session, CloseReason::Resume);
         }
         self.timers.set(Timer::Resume(key), now + RESUME_WINDOW);
@@ -371,6 +412,8 @@ impl Room {
                 Timer::MissingTracks(key) => self.report_missing_tracks(now, key),
                 Timer::SimulatedSpeech(key) => self.end_simulated_speech(key),
                 Timer::Dynacast(track) => self.announce_wanted(track),
+                Timer::Unbound(key) => self.report_unbound(now, key),
+                Timer::Publication(track) => self.publication_timed_out(now, track),
             }
         }
     }

@@ -19,6 +19,7 @@ use sluice_transport::sdp::{
 use sluice_transport::{Candidate, IceCredentials, RemoteParams};
 
 use crate::client::Client;
+use crate::ice_fallback::IcePreference;
 use crate::lifecycle::Departure;
 use crate::participant::ParticipantKey;
 use crate::room::Room;
@@ -44,7 +45,7 @@ pub(crate) enum PeerState {
     Connected,
     /// Nothing arrives at the moment.
     Disconnected,
-    /// Over; the workers have forgotten it.
+    /// Silent for too long. The workers keep it for an ICE restart.
     Failed,
 }
 
@@ -56,6 +57,8 @@ pub(crate) struct PeerLink {
     pub(crate) lossy_open: bool,
     /// How well its tracks arrive, as the workers say: 0..=100.
     pub(crate) score: f32,
+    /// When it was connected first.
+    pub(crate) connected_at: Option<Instant>,
     /// What the workers know of the remote side.
     remote: Option<RemoteParams>,
 }
@@ -68,6 +71,7 @@ impl PeerLink {
             reliable_open: false,
             lossy_open: false,
             score: MAX_SCORE,
+            connected_at: None,
             remote: None,
         }
     }
@@ -85,6 +89,14 @@ pub(crate) struct Answering {
     local: IceCredentials,
     /// Whether the client has heard of our candidates since the last change of credentials.
     trickled: bool,
+}
+
+impl Answering {
+    /// Our side of an ICE restart.
+    pub(crate) fn restarted(&mut self, local: IceCredentials) {
+        self.session.set_local_ice(local);
+        self.trickled = false;
+    }
 }
 
 /// The connection on which we offer.
@@ -111,6 +123,7 @@ pub(crate) struct LinksParams<'a> {
     pub(crate) single: bool,
     pub(crate) client: &'a Client,
     pub(crate) enabled_codecs: &'a [proto::Codec],
+    pub(crate) preference: IcePreference,
 }
 
 impl Links {
@@ -128,6 +141,20 @@ impl Links {
 
     pub(crate) fn peers(&self) -> impl Iterator<Item = &PeerLink> {
         std::iter::once(&self.answering.peer).chain(self.offering.iter().map(|o| &o.peer))
+    }
+
+    /// Whether any connection is over for the time being.
+    pub(crate) fn any_failed(&self) -> bool {
+        self.peers().any(|peer| peer.state == PeerState::Failed)
+    }
+
+    /// Other candidates; the client hears of them with the next ICE restart.
+    pub(crate) fn set_candidates(&mut self, candidates: Vec<Candidate>) {
+        self.answering.session.set_candidates(candidates.clone());
+        if let Some(offering) = &mut self.offering {
+            offering.session.set_candidates(candidates.clone());
+        }
+        self.candidates = candidates;
     }
 
     pub(crate) fn add_sender(&mut self, spec: SenderSpec) -> SenderId {
@@ -155,7 +182,7 @@ impl Room {
     /// The connections of a new participant. The workers hear of each when it is first used.
     pub(crate) fn new_links(&mut self, params: &LinksParams<'_>) -> Links {
         let worker = params.worker;
-        let candidates = self.host.candidates(worker);
+        let candidates = params.preference.filter(self.host.candidates(worker));
         let enabled = params.enabled_codecs.iter().map(|codec| codec.mime.as_str());
         let disabled = params.client.unpublishable();
         let receivable = enabled.clone().filter(|mime| {
@@ -178,7 +205,8 @@ impl Room {
             receive: receive.clone(),
             send: send.clone(),
             session_id,
-            reuse_sections: params.client.reuses_sections(),
+            // A section of a shared stream would move its new track into the old group.
+            reuse_sections: params.client.reuses_sections() && !self.sync_streams,
             playout_delay: false,
             limits: sluice_transport::sdp::Limits::default(),
         };
@@ -216,7 +244,6 @@ impl Room {
         let room_key = self.key;
         let Some(participant) = self.participants.get_mut(&key) else { return };
         let single = participant.links.offering.is_none();
-        let worker = participant.links.worker;
         let answering = &mut participant.links.answering;
         let remote = match answering.session.accept_offer(&offer.sdp) {
             Ok(remote) => remote,
@@ -235,12 +262,10 @@ impl Room {
                 open_channels: false,
             })));
         } else if remote.ice_restart {
-            let local = self.host.ice_credentials(worker);
-            answering.session.set_local_ice(local.clone());
-            answering.trickled = false;
-            self.out.engine(Command::RestartIce { peer, local });
+            self.restart_answering(key);
         }
-        set_remote(&mut self.out, &mut answering.peer, &remote.remote);
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        set_remote(&mut self.out, &mut participant.links.answering.peer, &remote.remote);
         self.match_offered_sections(now, key, &remote);
 
         let Some(participant) = self.participants.get_mut(&key) else { return };

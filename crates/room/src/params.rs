@@ -43,6 +43,16 @@ pub struct Limits {
     pub max_participant_identity_length: usize,
     /// Participant name.
     pub max_participant_name_length: usize,
+    /// Key of a data blob.
+    pub max_data_blob_key_length: usize,
+    /// Sum of the sizes of a participant's data blobs and their keys.
+    pub max_data_blobs_size: usize,
+    /// Name that a client gives to an encoding of its own.
+    pub max_data_track_custom_encoding_length: usize,
+    /// Video tracks that one participant receives at a time, 0 = no limit.
+    pub subscription_limit_video: u32,
+    /// Audio tracks that one participant receives at a time, 0 = no limit.
+    pub subscription_limit_audio: u32,
 }
 
 impl Default for Limits {
@@ -53,6 +63,11 @@ impl Default for Limits {
             max_room_name_length: 256,
             max_participant_identity_length: 256,
             max_participant_name_length: 256,
+            max_data_blob_key_length: 256,
+            max_data_blobs_size: 64_000,
+            max_data_track_custom_encoding_length: 32,
+            subscription_limit_video: 0,
+            subscription_limit_audio: 0,
         }
     }
 }
@@ -84,6 +99,18 @@ pub struct RoomConfig {
     pub dynacast_pause_delay: Duration,
     /// Data tracks are offered to clients.
     pub enable_data_tracks: bool,
+    /// Participants may store blobs for others to fetch.
+    pub enable_participant_data_blob: bool,
+    /// Clients whose connections fail early or often are told TCP candidates only, then relays.
+    pub allow_tcp_fallback: bool,
+    /// All tracks of a participant's source group share a stream, so that clients synchronise them.
+    pub sync_streams: bool,
+    /// A published track without media costs its publisher a full reconnect.
+    pub reconnect_on_publication_error: bool,
+    /// A subscription that cannot be started costs the subscriber a full reconnect.
+    pub reconnect_on_subscription_error: bool,
+    /// Encoded size at which a participant update is split, bytes.
+    pub update_batch_target_size: usize,
     /// Limits on what clients send.
     pub limits: Limits,
 }
@@ -120,6 +147,12 @@ impl Default for RoomConfig {
             active_red_encoding: false,
             dynacast_pause_delay: Duration::from_secs(5),
             enable_data_tracks: true,
+            enable_participant_data_blob: false,
+            allow_tcp_fallback: true,
+            sync_streams: false,
+            reconnect_on_publication_error: false,
+            reconnect_on_subscription_error: false,
+            update_batch_target_size: 128 * 1024,
             limits: Limits::default(),
         }
     }
@@ -140,6 +173,8 @@ pub struct RoomSettings {
     pub preset: String,
     /// Agents to call; empty = every worker that waits for rooms which name none.
     pub agents: Vec<proto::RoomAgentDispatch>,
+    /// See [`RoomConfig::sync_streams`]; `true` on either side turns it on.
+    pub sync_streams: bool,
 }
 
 impl RoomSettings {
@@ -153,6 +188,7 @@ impl RoomSettings {
             metadata: if self.metadata.is_empty() { preset.metadata } else { self.metadata },
             agents: if self.agents.is_empty() { preset.agents } else { self.agents },
             preset: String::new(),
+            sync_streams: self.sync_streams || preset.sync_streams,
         }
     }
 }
@@ -167,6 +203,7 @@ impl From<&proto::CreateRoomRequest> for RoomSettings {
             metadata: request.metadata.clone(),
             preset: request.room_preset.clone(),
             agents: request.agents.clone(),
+            sync_streams: request.sync_streams,
         }
     }
 }
@@ -181,6 +218,7 @@ impl From<&proto::RoomConfiguration> for RoomSettings {
             metadata: config.metadata.clone(),
             preset: String::new(),
             agents: config.agents.clone(),
+            sync_streams: config.sync_streams,
         }
     }
 }

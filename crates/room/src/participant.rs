@@ -10,7 +10,9 @@ use sluice_proto::participant_info::{Kind, KindDetail, State};
 
 use crate::client::Client;
 use crate::data::Waiting;
+use crate::data_blobs::DataBlobs;
 use crate::data_tracks::ParticipantDataTracks;
+use crate::ice_fallback::IceHistory;
 use crate::ids::{ParticipantSid, TrackSid};
 use crate::negotiation::Links;
 use crate::outputs::{SessionId, TokenClaims};
@@ -62,6 +64,8 @@ pub(crate) struct Participant {
     /// Reliable packets for this participant until its data channels are open.
     pub(crate) waiting: Waiting,
     pub(crate) data_tracks: ParticipantDataTracks,
+    pub(crate) data_blobs: DataBlobs,
+    pub(crate) ice: IceHistory,
     pub(crate) resume_simulation: Option<ResumeSimulation>,
 }
 

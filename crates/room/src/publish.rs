@@ -1,7 +1,7 @@
 //! Publishing: a client announces a track (`add_track`), later a media section of its offer carries
 //! it, and then it exists for the others.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sluice_engine::api::{
     AnnouncedSsrc, Command, PayloadType, PublishedTrack, ReceiveParams, ReceiveSection, TrackId,
@@ -16,14 +16,19 @@ use sluice_transport::sdp::{
 };
 
 use crate::ids::TrackSid;
+use crate::lifecycle::Departure;
 use crate::outputs::WebhookKind;
 use crate::participant::{Participant, ParticipantKey};
 use crate::room::Room;
+use crate::timers::Timer;
 use crate::track::{Track, Wanted, next_version};
 use crate::track_info;
 
 /// Announced tracks without media that a participant may have (LiveKit's limit).
 const MAX_PENDING_TRACKS: usize = 20;
+
+/// An unmuted track must bring media within this time (LiveKit's publish time-out).
+const PUBLICATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Announcements that may wait for an earlier track of the same cid to end (LiveKit's limit).
 const MAX_QUEUED_PER_CID: usize = 3;
@@ -390,6 +395,7 @@ impl Room {
                     subscribers: std::collections::BTreeSet::new(),
                     subscribed_once: false,
                     wanted: Wanted::default(),
+                    has_media: false,
                 },
             );
             published.push(id);
@@ -404,6 +410,7 @@ impl Room {
         if track.info.muted {
             self.out.engine(Command::SetTrackMuted { track: id, muted: true });
         }
+        self.expect_media(now, id);
         self.webhook(WebhookKind::TrackPublished, key, Some(id));
         self.participant_changed(now, key, true);
         self.room_changed(now, false);
@@ -419,6 +426,7 @@ impl Room {
         self.webhook(WebhookKind::TrackUnpublished, key, Some(id));
         self.forget_track(now, &sid);
         self.forget_dynacast(id);
+        self.timers.cancel(Timer::Publication(id));
         self.track_sids.remove(&sid);
         self.tracks.remove(&id);
         self.out.engine(Command::Unpublish { track: id });
@@ -508,13 +516,38 @@ impl Room {
 
     /// The first packet of a layer arrived: its SSRC is part of what others may know.
     pub(crate) fn layer_started(&mut self, id: TrackId, layer: u8, ssrc: u32, rid: Option<&str>) {
+        self.timers.cancel(Timer::Publication(id));
         let Some(track) = self.tracks.get_mut(&id) else { return };
+        track.has_media = true;
         let of_codec = track.info.codecs.first_mut().into_iter().flat_map(|c| &mut c.layers);
         for of_layer in of_codec.chain(&mut track.info.layers) {
             if of_layer.spatial_layer == i32::from(layer) {
                 of_layer.ssrc = ssrc;
                 of_layer.rid = rid.unwrap_or_default().to_owned();
             }
+        }
+    }
+
+    /// Starts or stops waiting for the first media of a track, as it is muted or not.
+    pub(crate) fn expect_media(&mut self, now: Instant, id: TrackId) {
+        let Some(track) = self.tracks.get(&id) else { return };
+        if track.has_media || track.info.muted {
+            self.timers.cancel(Timer::Publication(id));
+        } else {
+            self.timers.set(Timer::Publication(id), now + PUBLICATION_TIMEOUT);
+        }
+    }
+
+    /// A published track never brought media.
+    pub(crate) fn publication_timed_out(&mut self, now: Instant, id: TrackId) {
+        let Some(track) = self.tracks.get(&id) else { return };
+        let (owner, sid) = (track.owner, track.sid.clone());
+        let Some(participant) = self.participants.get(&owner) else { return };
+        tracing::info!(participant = %participant.sid, track = %sid, "published without media");
+        // While the client is away nothing can come.
+        let present = participant.session.is_some() && !participant.links.any_failed();
+        if present && self.config.reconnect_on_publication_error {
+            self.depart(now, owner, Departure::TrackFailed);
         }
     }
 

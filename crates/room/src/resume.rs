@@ -12,7 +12,6 @@ use sluice_proto::signal_response::Message as Response;
 use crate::client::Client;
 use crate::join::server_info;
 use crate::lifecycle::{Departure, leave};
-use crate::negotiation::PeerState;
 use crate::outputs::{CloseReason, Output, SharedResponse};
 use crate::params::{JoinParams, Joined};
 use crate::participant::{Participant, ParticipantKey};
@@ -56,13 +55,7 @@ impl Room {
         let Some(&key) = self.identities.get(params.identity.as_str()) else {
             return self.refuse_resume(&params.client_info);
         };
-        let failed = |participant: &Participant| {
-            participant.links.peers().any(|peer| peer.state == PeerState::Failed)
-        };
-        // The workers have forgotten a connection that failed: no ICE restart revives it.
-        if self.participants.get(&key).is_none_or(failed) {
-            return self.refuse_resume(&params.client_info);
-        }
+        self.client_reports_failure(now, key, params.reconnect_reason);
         let session = self.new_session(key);
         let Some(participant) = self.participants.get_mut(&key) else {
             return self.refuse_resume(&params.client_info);
@@ -83,6 +76,7 @@ impl Room {
             return joined;
         }
         self.replay_state(key, last_signal);
+        self.await_restart(now, key);
         self.restart_offering(now, key);
         joined
     }
@@ -106,9 +100,12 @@ impl Room {
 
     fn send_reconnect(&mut self, key: ParticipantKey) {
         let Some(participant) = self.participants.get(&key) else { return };
+        if !participant.client.knows_reconnect() {
+            return;
+        }
         let reconnect = proto::ReconnectResponse {
             ice_servers: self.config.ice_servers.clone(),
-            client_configuration: participant.client.configuration(),
+            client_configuration: self.client_configuration(participant),
             server_info: Some(server_info(&self.config)),
             last_message_seq: participant.last_reliable_sequence,
         };

@@ -12,6 +12,7 @@ use sluice_engine::api::{PeerId, RoomKey, SubscriptionId, TrackId};
 use sluice_proto as proto;
 
 use crate::data::DataDrops;
+use crate::ice_fallback::IceMemory;
 use crate::ids::{ParticipantSid, RoomSid, TrackSid};
 use crate::outputs::{Output, Outputs, SessionId, WebhookEvent, WebhookKind};
 use crate::params::{MediaHost, RoomConfig, RoomParams};
@@ -38,6 +39,7 @@ pub struct Room {
     pub(crate) empty_timeout: Duration,
     pub(crate) departure_timeout: Duration,
     pub(crate) max_participants: u32,
+    pub(crate) sync_streams: bool,
     pub(crate) version: Option<proto::TimedVersion>,
     /// Unix time of creation.
     pub(crate) created: Duration,
@@ -57,6 +59,7 @@ pub struct Room {
 
     pub(crate) updates: PendingUpdates,
     pub(crate) departed: Departed,
+    pub(crate) ice_memory: IceMemory,
     pub(crate) speakers: Speakers,
     /// Nonces of recent API packets, for de-duplication.
     pub(crate) nonces: VecDeque<Bytes>,
@@ -89,6 +92,7 @@ impl Room {
             empty_timeout: settings.empty_timeout.unwrap_or(config.empty_timeout),
             departure_timeout: settings.departure_timeout.unwrap_or(config.departure_timeout),
             max_participants: settings.max_participants.unwrap_or(config.max_participants),
+            sync_streams: settings.sync_streams || config.sync_streams,
             config,
             version: Some(next_version(None, unix_micros)),
             created: unix_time,
@@ -105,6 +109,7 @@ impl Room {
             subscription_ids: FxHashMap::default(),
             updates: PendingUpdates::default(),
             departed: Departed::default(),
+            ice_memory: IceMemory::default(),
             speakers: Speakers::default(),
             nonces: VecDeque::new(),
             drops: DataDrops::default(),

@@ -64,10 +64,8 @@ impl Room {
                 self.unpublish_data_track(now, key, request);
             }
             Message::UpdateDataSubscription(update) => self.update_data_subscription(key, &update),
-            Message::StoreDataBlobRequest(request) => {
-                self.refuse_data_blob(key, request.request_id);
-            }
-            Message::GetDataBlobRequest(request) => self.refuse_data_blob(key, request.request_id),
+            Message::StoreDataBlobRequest(request) => self.store_data_blob(key, request),
+            Message::GetDataBlobRequest(request) => self.get_data_blob(key, &request),
             // Pings are answered where the socket is; layers are told by `track_setting` and SDP.
             Message::Ping(_) | Message::PingReq(_) | Message::UpdateLayers(_) => {}
         }
@@ -115,6 +113,7 @@ impl Room {
         info_changed(info, unix_micros);
         let Some(&id) = self.track_sids.get(sid) else { return true };
         self.out.engine(Command::SetTrackMuted { track: id, muted });
+        self.expect_media(now, id);
         self.participant_changed(now, key, true);
         self.update_dynacast(now, id);
         true
@@ -131,9 +130,15 @@ impl Room {
             let request = Request::UpdateAudioTrack(update);
             return self.refuse(key, 0, Reason::NotFound, "track is not found", request);
         };
-        info.stereo = update.features.contains(&AudioTrackFeature::TfStereo.into());
-        info.disable_dtx = update.features.contains(&AudioTrackFeature::TfNoDtx.into());
-        info.audio_features = update.features;
+        let mut features = Vec::new();
+        for feature in update.features {
+            if !features.contains(&feature) {
+                features.push(feature);
+            }
+        }
+        info.stereo = features.contains(&AudioTrackFeature::TfStereo.into());
+        info.disable_dtx = features.contains(&AudioTrackFeature::TfNoDtx.into());
+        info.audio_features = features;
         info_changed(info, unix_micros);
         self.participant_changed(now, key, true);
     }
@@ -225,17 +230,6 @@ impl Room {
         Ok(())
     }
 
-    /// Data blobs are off, as they are by default in LiveKit.
-    fn refuse_data_blob(&mut self, key: ParticipantKey, request_id: u32) {
-        let response = proto::RequestResponse {
-            request_id,
-            reason: Reason::NotAllowed.into(),
-            message: "data blobs are not enabled".into(),
-            request: None,
-        };
-        self.send(key, proto::signal_response::Message::RequestResponse(response));
-    }
-
     fn simulate(&mut self, now: Instant, key: ParticipantKey, scenario: &proto::SimulateScenario) {
         let Some(scenario) = scenario.scenario else { return };
         match scenario {
@@ -256,7 +250,10 @@ impl Room {
             Scenario::DisconnectSignalOnResumeNoMessages(_) => {
                 self.simulate_on_resume(key, ResumeSimulation::BeforeMessages);
             }
-            Scenario::SwitchCandidateProtocol(_) | Scenario::SubscriberBandwidth(_) => {
+            Scenario::SwitchCandidateProtocol(protocol) => {
+                self.switch_candidate_protocol(now, key, protocol);
+            }
+            Scenario::SubscriberBandwidth(_) => {
                 tracing::debug!(?scenario, "simulated scenario without effect");
             }
         }

@@ -15,12 +15,17 @@ use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_transport::sdp::{SenderBinding, SenderId, SenderSpec};
 
 use crate::ids::TrackSid;
+use crate::lifecycle::Departure;
 use crate::participant::{Participant, ParticipantKey};
 use crate::room::Room;
 use crate::timers::Timer;
 
 /// A wanted track that does not come is reported after this (LiveKit's track-not-found timeout).
 const MISSING_TRACK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A subscription that the client's description does not take up within this is reported
+/// (LiveKit's subscription timeout).
+const UNBOUND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Wishes that one participant may hold for tracks that do not exist.
 const MAX_MISSING_TRACKS: usize = 1000;
@@ -52,6 +57,8 @@ struct Active {
     track: TrackId,
     sender: SenderId,
     bound: Option<Bound>,
+    /// For the report that it never flowed; `None` once bound or reported.
+    unbound_since: Option<Instant>,
     /// Whether the client was told that it cannot decode the track.
     unsupported: bool,
 }
@@ -184,10 +191,37 @@ impl Room {
             self.tell_permission(key, sid, allowed);
         }
         match track {
-            Some(track) if wanted && allowed && !active => self.activate(now, key, sid, track),
+            Some(track) if wanted && allowed && !active => {
+                if self.has_room_for(key, track) {
+                    self.activate(now, key, sid, track);
+                }
+            }
             _ if active && !(wanted && allowed) => self.deactivate(now, key, sid),
             _ => {}
         }
+    }
+
+    /// Whether one more track is within the participant's subscription limit. What is not waits
+    /// until another subscription ends.
+    fn has_room_for(&self, key: ParticipantKey, track: TrackId) -> bool {
+        let Some(kind) = self.tracks.get(&track).map(|track| track.kind) else { return false };
+        let limits = &self.config.limits;
+        let limit = match kind {
+            MediaKind::Video => limits.subscription_limit_video,
+            MediaKind::Audio => limits.subscription_limit_audio,
+        };
+        if limit == 0 {
+            return true;
+        }
+        let Some(participant) = self.participants.get(&key) else { return false };
+        let active = participant.subscriptions.values().filter_map(|s| s.active.as_ref());
+        let of_kind = active.filter(|a| self.tracks.get(&a.track).is_some_and(|t| t.kind == kind));
+        of_kind.count() < limit as usize
+    }
+
+    fn has_subscription_limit(&self) -> bool {
+        let limits = &self.config.limits;
+        limits.subscription_limit_video > 0 || limits.subscription_limit_audio > 0
     }
 
     /// Whether the publisher of a track lets a participant subscribe to it.
@@ -222,10 +256,16 @@ impl Room {
         let Some(publisher) = self.participants.get(&track.owner) else { return };
         let publisher_sid = publisher.sid.clone();
         let Some(participant) = self.participants.get_mut(&key) else { return };
+        let shared = self.sync_streams && participant.client.shares_stream_ids();
+        let stream = shared.then(|| track.stream_name()).flatten();
+        let stream_id = match stream {
+            Some(stream) => format!("{publisher_sid}|{stream}"),
+            None => format!("{publisher_sid}|{sid}"),
+        };
         let spec = SenderSpec {
             kind: track.kind,
             codecs: track.sender_codecs(participant.client.takes_red()),
-            stream_id: format!("{publisher_sid}|{sid}"),
+            stream_id,
             track_id: sid.into(),
             ssrc: participant.links.next_ssrc(),
             rtx_ssrc: (track.kind == MediaKind::Video).then(|| participant.links.next_ssrc()),
@@ -233,8 +273,15 @@ impl Room {
         };
         let sender = participant.links.add_sender(spec);
         let subscription = participant.subscriptions.entry(sid.clone()).or_default();
-        subscription.active = Some(Active { track: id, sender, bound: None, unsupported: false });
+        subscription.active = Some(Active {
+            track: id,
+            sender,
+            bound: None,
+            unbound_since: Some(now),
+            unsupported: false,
+        });
         track.subscribers.insert(key);
+        self.timers.set_earlier(Timer::Unbound(key), now + UNBOUND_TIMEOUT);
         self.negotiate(now, key);
     }
 
@@ -253,6 +300,9 @@ impl Room {
         }
         self.silence_speaker_for(key, active.track);
         self.negotiate(now, key);
+        if self.has_subscription_limit() {
+            self.reconcile_subscriber(now, key);
+        }
     }
 
     /// Forgets a track that ended; wishes for it go with it, since its SID never comes back.
@@ -303,6 +353,7 @@ impl Room {
             self.subscription_ids.remove(&bound.id);
             self.out.engine(Command::Unsubscribe { subscription: bound.id });
         }
+        active.unbound_since = None;
         let id = self.host.next_subscription_id(worker);
         let settings = track.subscription_settings(subscription.settings.as_ref(), adaptive);
         let mid = binding.mid.clone();
@@ -350,6 +401,7 @@ impl Room {
         if std::mem::replace(&mut active.unsupported, true) {
             return;
         }
+        active.unbound_since = None;
         if let Some(bound) = active.bound.take() {
             self.subscription_ids.remove(&bound.id);
             self.out.engine(Command::Unsubscribe { subscription: bound.id });
@@ -457,6 +509,43 @@ impl Room {
                 err: proto::SubscriptionError::SeTrackNotfound.into(),
             };
             self.send(key, Response::SubscriptionResponse(response));
+        }
+    }
+
+    /// Reports subscriptions that were not taken up for too long, and makes the client start anew
+    /// where that is configured.
+    pub(crate) fn report_unbound(&mut self, now: Instant, key: ParticipantKey) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        // While the client is away nothing can be negotiated.
+        let away = participant.session.is_none() || participant.links.any_failed();
+        let mut unbound = Vec::new();
+        let mut next: Option<Instant> = None;
+        for (sid, subscription) in &mut participant.subscriptions {
+            let Some(active) = &mut subscription.active else { continue };
+            let Some(since) = active.unbound_since.as_mut() else { continue };
+            if away {
+                *since = now;
+            }
+            let due = *since + UNBOUND_TIMEOUT;
+            if due <= now {
+                active.unbound_since = None;
+                unbound.push(sid.clone());
+            } else {
+                next = Some(next.map_or(due, |next| next.min(due)));
+            }
+        }
+        if let Some(next) = next {
+            self.timers.set(Timer::Unbound(key), next);
+        }
+        for sid in &unbound {
+            let response = proto::SubscriptionResponse {
+                track_sid: sid.into(),
+                err: proto::SubscriptionError::SeUnknown.into(),
+            };
+            self.send(key, Response::SubscriptionResponse(response));
+        }
+        if !unbound.is_empty() && self.config.reconnect_on_subscription_error {
+            self.depart(now, key, Departure::TrackFailed);
         }
     }
 

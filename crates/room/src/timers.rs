@@ -32,8 +32,12 @@ pub(crate) enum Timer {
     MissingTracks(ParticipantKey),
     /// End of a simulated speech.
     SimulatedSpeech(ParticipantKey),
+    /// Subscriptions that the client's descriptions never took up.
+    Unbound(ParticipantKey),
     /// A lower wanted quality has lasted long enough to tell the publisher.
     Dynacast(TrackId),
+    /// A published track that should have brought media by now.
+    Publication(TrackId),
 }
 
 /// See the module documentation.
@@ -76,6 +80,7 @@ impl Timers {
             Timer::Resume(key),
             Timer::TokenRefresh(key),
             Timer::MissingTracks(key),
+            Timer::Unbound(key),
             Timer::SimulatedSpeech(key),
         ] {
             self.cancel(timer);

@@ -39,6 +39,8 @@ pub(crate) struct Track {
     /// Whether the publisher knows that somebody has subscribed.
     pub(crate) subscribed_once: bool,
     pub(crate) wanted: Wanted,
+    /// Whether any media of it has come.
+    pub(crate) has_media: bool,
 }
 
 /// What receivers want of a video track, for dynacast.
@@ -68,6 +70,16 @@ impl Track {
     pub(crate) fn sender_codecs(&self, takes_red: bool) -> Vec<CodecParameters> {
         let red = (self.redundant && takes_red).then(|| CodecParameters::new(Codec::Red, ""));
         red.into_iter().chain([self.codec.clone()]).collect()
+    }
+
+    /// Name of the group that the track is played in sync with: its own stream, or its source's.
+    pub(crate) fn stream_name(&self) -> Option<&str> {
+        match self.source() {
+            _ if !self.info.stream.is_empty() => Some(&self.info.stream),
+            TrackSource::Camera | TrackSource::Microphone => Some("camera"),
+            TrackSource::ScreenShare | TrackSource::ScreenShareAudio => Some("screen"),
+            TrackSource::Unknown => None,
+        }
     }
 
     fn layers(&self) -> &[proto::VideoLayer] {
@@ -213,6 +225,7 @@ mod tests {
             subscribers: BTreeSet::new(),
             subscribed_once: false,
             wanted: Wanted::default(),
+            has_media: false,
         }
     }
 

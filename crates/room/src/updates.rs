@@ -23,9 +23,6 @@ const IMMEDIATE_UPDATES_BELOW: usize = 32;
 /// Arrivals and departures of larger rooms are collected for this long (LiveKit's batch interval).
 const UPDATE_BATCH_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Encoded size at which a participant update is split, bytes (`room.update_batch_target_size`).
-const UPDATE_BATCH_BYTES: usize = 128 * 1024;
-
 /// Changes of counts are collected for this long (LiveKit's room update interval).
 const ROOM_UPDATE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -156,7 +153,7 @@ impl Room {
         let PendingUpdates { changed, mut departed } = std::mem::take(&mut self.updates);
         let changed = changed.iter().filter_map(|key| self.participants.get(key));
         departed.extend(changed.map(|participant| self.info_of(participant)));
-        for participants in chunks(departed) {
+        for participants in chunks(departed, self.config.update_batch_target_size) {
             self.send_to_all(Response::Update(proto::ParticipantUpdate { participants }), None);
         }
     }
@@ -243,12 +240,15 @@ impl Room {
 }
 
 /// Splits a long list so that no message grows far beyond the target size.
-fn chunks(infos: Vec<proto::ParticipantInfo>) -> Vec<Vec<proto::ParticipantInfo>> {
+fn chunks(
+    infos: Vec<proto::ParticipantInfo>,
+    target_size: usize,
+) -> Vec<Vec<proto::ParticipantInfo>> {
     let mut chunks: Vec<Vec<proto::ParticipantInfo>> = Vec::new();
-    let mut size = UPDATE_BATCH_BYTES;
+    let mut size = target_size;
     for info in infos {
         let len = info.encoded_len();
-        if size + len > UPDATE_BATCH_BYTES {
+        if size + len > target_size || chunks.is_empty() {
             chunks.push(Vec::new());
             size = 0;
         }
@@ -271,9 +271,9 @@ mod tests {
             metadata: "x".repeat(50 * 1024),
             ..Default::default()
         };
-        let split = chunks((0..5).map(info).collect());
+        let split = chunks((0..5).map(info).collect(), 128 * 1024);
         assert_eq!(split.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
         assert_eq!(split[2][0].identity, "4");
-        assert!(chunks(Vec::new()).is_empty());
+        assert!(chunks(Vec::new(), 1).is_empty());
     }
 }

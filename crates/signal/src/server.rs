@@ -22,7 +22,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 use crate::auth::authenticate;
 use crate::error::HttpError;
 use crate::host::{RoomApi, SessionHost};
-use crate::rtc::{Version, connect, validate};
+use crate::rtc::{MAX_MESSAGE_SIZE, Version, connect, validate};
 use crate::stats::SignalStats;
 use crate::token::ApiKeys;
 use crate::twirp;
@@ -34,7 +34,7 @@ const MAX_BODY: usize = 10 << 20;
 const CORS_MAX_AGE: Duration = Duration::from_secs(86_400);
 
 /// What the signal server is made from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SignalConfig {
     /// Why the node is not healthy, if it is not: asked by `/`.
     pub health: Probe,
@@ -44,6 +44,21 @@ pub struct SignalConfig {
     pub keys: ApiKeys,
     /// Limits on names, checked before a room is asked.
     pub limits: Limits,
+    /// Largest message of a client on a signal socket, bytes (`limit.signal_message_size_limit`).
+    pub max_message_size: usize,
+}
+
+impl Default for SignalConfig {
+    /// LiveKit's limits, and no keys.
+    fn default() -> Self {
+        Self {
+            health: Probe::default(),
+            admission: Probe::default(),
+            keys: ApiKeys::default(),
+            limits: Limits::default(),
+            max_message_size: MAX_MESSAGE_SIZE,
+        }
+    }
 }
 
 /// A question that is asked again for each request; `None` is the good answer.
@@ -152,6 +167,10 @@ impl<H> Shared<H> {
                 text: format!("node has exceeded `{limit}`"),
             }),
         }
+    }
+
+    pub(crate) fn max_message_size(&self) -> usize {
+        self.0.config.max_message_size
     }
 }
 

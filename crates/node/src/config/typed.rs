@@ -83,6 +83,12 @@ pub(crate) struct RtcConfig {
     pub(crate) enable_loopback_candidate: bool,
     /// Advertise TCP candidates only.
     pub(crate) force_tcp: bool,
+    /// Move clients whose connections fail to TCP, then to relays.
+    pub(crate) allow_tcp_fallback: bool,
+    /// A published track without media makes its publisher start anew.
+    pub(crate) reconnect_on_publication_error: bool,
+    /// A subscription that cannot be started makes its subscriber start anew.
+    pub(crate) reconnect_on_subscription_error: bool,
     /// STUN servers that clients are told, `host:port`.
     pub(crate) stun_servers: Vec<String>,
     /// TURN servers that clients are told.
@@ -156,9 +162,15 @@ pub(crate) struct RoomConfig {
     pub(crate) dynacast_pause_delay: Duration,
     /// Whether clients may publish data tracks.
     pub(crate) enable_data_tracks: bool,
+    /// Whether participants may store blobs.
+    pub(crate) enable_participant_data_blob: bool,
+    /// Whether a participant's tracks share a stream.
+    pub(crate) sync_streams: bool,
+    /// Size at which a participant update is split, bytes.
+    pub(crate) update_batch_target_size: usize,
 }
 
-/// See [`Config::limit`]; in bytes unless named.
+/// See [`Config::limit`]; in bytes unless named otherwise.
 #[derive(Debug, Clone)]
 pub(crate) struct LimitConfig {
     /// Participant and room metadata.
@@ -175,6 +187,18 @@ pub(crate) struct LimitConfig {
     pub(crate) num_tracks: u64,
     /// Bytes in and out of the node, per second; 0 = no limit.
     pub(crate) bytes_per_sec: u64,
+    /// Key of a data blob.
+    pub(crate) max_data_blob_key: usize,
+    /// Sum of a participant's data blobs.
+    pub(crate) max_data_blobs: usize,
+    /// Name of a data track's own encoding.
+    pub(crate) max_custom_encoding: usize,
+    /// One message of a signal connection.
+    pub(crate) signal_message: usize,
+    /// Video tracks that a participant receives; 0 = no limit.
+    pub(crate) subscriptions_video: u32,
+    /// Audio tracks that a participant receives; 0 = no limit.
+    pub(crate) subscriptions_audio: u32,
 }
 
 /// See [`Config::logging`].
@@ -267,6 +291,9 @@ fn rtc(doc: &Document, dev: bool) -> Result<RtcConfig, ConfigError> {
             && !doc.bool("rtc.external_ip_only"),
         enable_loopback_candidate: doc.bool("rtc.enable_loopback_candidate"),
         force_tcp,
+        allow_tcp_fallback: doc.bool("rtc.allow_tcp_fallback"),
+        reconnect_on_publication_error: doc.bool("rtc.reconnect_on_publication_error"),
+        reconnect_on_subscription_error: doc.bool("rtc.reconnect_on_subscription_error"),
         stun_servers: doc.list("rtc.stun_servers"),
         turn_servers: turn_servers(doc)?,
         egress_hold: egress_hold(doc)?,
@@ -415,6 +442,9 @@ fn room(doc: &Document) -> Result<RoomConfig, ConfigError> {
         dynacast_pause_delay: parse_duration(&doc.text("video.dynacast_pause_delay"))
             .unwrap_or_default(),
         enable_data_tracks: doc.bool("enable_data_tracks"),
+        enable_participant_data_blob: doc.bool("enable_participant_data_blob"),
+        sync_streams: doc.bool("room.sync_streams"),
+        update_batch_target_size: doc.uint("room.update_batch_target_size") as usize,
     })
 }
 
@@ -429,6 +459,12 @@ fn limit(doc: &Document) -> LimitConfig {
         // LiveKit takes anything below one as no limit.
         num_tracks: doc.float("limit.num_tracks").max(0.0) as u64,
         bytes_per_sec: doc.float("limit.bytes_per_sec").max(0.0) as u64,
+        max_data_blob_key: bytes("max_data_blob_key_length"),
+        max_data_blobs: bytes("max_data_blobs_size"),
+        max_custom_encoding: bytes("max_data_track_custom_encoding_length"),
+        signal_message: bytes("signal_message_size_limit"),
+        subscriptions_video: doc.uint("limit.subscription_limit_video") as u32,
+        subscriptions_audio: doc.uint("limit.subscription_limit_audio") as u32,
     }
 }
 

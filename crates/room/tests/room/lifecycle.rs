@@ -127,16 +127,15 @@ fn a_connection_that_cannot_be_repaired_asks_for_a_full_reconnect() {
 }
 
 #[test]
-fn older_clients_get_a_leave_without_an_action() {
+fn older_clients_are_asked_to_resume_by_a_broken_connection_alone() {
     let mut world = World::new();
     let mut params = join_params("alice");
     params.client_info.protocol = 12;
     let alice = world.join_with(params);
     world.activate(&alice);
     world.fail(world.subscriber_peer(&alice));
-    let leave = only!(world.take(&alice), Leave);
-    assert!(leave.can_reconnect);
-    assert_eq!(leave.action(), Action::Disconnect);
+    assert!(!names(&world.take(&alice)).contains(&"leave"));
+    assert_eq!(world.closed[&alice.session], CloseReason::Resume);
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 mod api;
 mod data;
+mod data_blobs;
 mod data_tracks;
 mod dynacast;
+mod ice_fallback;
 mod join;
 mod lifecycle;
 mod negotiation;
@@ -15,3 +17,6 @@ mod single_connection;
 mod speakers;
 mod subscribe;
 mod support;
+mod traps_media;
+mod traps_session;
+mod troubled_tracks;

@@ -181,20 +181,70 @@ fn sync_state_with_unknown_tracks_ends_in_a_full_reconnect() {
 }
 
 #[test]
-fn a_resume_after_a_failed_connection_starts_anew_without_a_departure_in_between() {
+fn a_failed_connection_is_resumed_and_nobody_sees_a_departure() {
     let mut world = World::new();
     let bob = world.join_active("bob");
     let alice = world.join_active("alice");
     world.take(&bob);
     world.fail(world.subscriber_peer(&alice));
     world.advance_ms(3000);
-    let refused = world.join_with(resume_params(&alice));
-    assert_eq!(only!(world.take(&refused), Leave).action(), Action::Reconnect);
+    let resumed = world.join_with(resume_params(&alice));
+    let heard = world.take(&resumed);
+    assert_eq!(names(&heard)[0], "reconnect");
+    assert!(names(&heard).contains(&"offer"));
+    world.advance_ms(10_000);
+    world.recover(world.subscriber_peer(&alice));
+    world.answer_pending(&resumed);
+    world.advance_ms(60_000);
+    assert!(updated(&world.take(&bob)).is_empty());
+    assert_eq!(world.room.list_participants().len(), 2);
+}
+
+#[test]
+fn a_resume_whose_connections_stay_away_ends_the_session() {
+    let mut world = World::new();
+    let bob = world.join_active("bob");
+    let alice = world.join_active("alice");
+    world.take(&bob);
+    world.fail(world.subscriber_peer(&alice));
+    let resumed = world.join_with(resume_params(&alice));
+    world.answer_pending(&resumed);
+    world.take(&resumed);
+    world.advance_ms(29_000);
+    assert!(updated(&world.take(&bob)).is_empty());
+    world.advance_ms(2_000);
+    let left = updated(&world.take(&bob));
+    assert_eq!(left[0].state(), State::Disconnected);
+    assert_eq!(left[0].disconnect_reason(), DisconnectReason::ConnectionTimeout);
+}
+
+#[test]
+fn a_full_reconnect_after_a_failed_connection_shows_no_departure_in_between() {
+    let mut world = World::new();
+    let bob = world.join_active("bob");
+    let alice = world.join_active("alice");
+    world.take(&bob);
+    world.fail(world.subscriber_peer(&alice));
+    world.advance_ms(3000);
     world.forget_peers(&alice);
     world.join_active("alice");
     world.advance_ms(10_000);
     let states: Vec<State> = updated(&world.take(&bob)).iter().map(|p| p.state()).collect();
     assert_eq!(states, [State::Active]);
+}
+
+#[test]
+fn a_client_that_does_not_know_reconnect_responses_gets_none() {
+    let mut world = World::new();
+    let alice = world.join_active("alice");
+    let mut params = resume_params(&alice);
+    params.client_info.sdk = proto::client_info::Sdk::Js.into();
+    params.client_info.version = "1.6.2".into();
+    world.forget_peers(&alice);
+    let old = world.join_with(JoinParams { reconnect: false, ..params.clone() });
+    world.activate(&old);
+    let resumed = world.join_with(params);
+    assert_eq!(names(&world.take(&resumed))[0], "update");
 }
 
 #[test]

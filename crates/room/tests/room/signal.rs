@@ -103,13 +103,3 @@ fn audio_features_and_dimensions_are_broadcast() {
     );
     assert_eq!(only!(world.take(&alice), RequestResponse).reason(), Reason::NotFound);
 }
-
-#[test]
-fn data_blobs_are_refused() {
-    let mut world = World::new();
-    let alice = world.join_active("alice");
-    let request = proto::GetDataBlobRequest { request_id: 3, ..Default::default() };
-    world.signal(&alice, Request::GetDataBlobRequest(request));
-    let response = only!(world.take(&alice), RequestResponse);
-    assert_eq!((response.request_id, response.reason()), (3, Reason::NotAllowed));
-}

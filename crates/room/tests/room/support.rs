@@ -30,6 +30,7 @@ pub(crate) const START: Duration = Duration::from_secs(1_700_000_000);
 struct Host {
     serial: u64,
     placed: u8,
+    tcp: bool,
 }
 
 impl Host {
@@ -63,7 +64,9 @@ impl MediaHost for Host {
     }
 
     fn candidates(&self, _worker: WorkerId) -> Vec<Candidate> {
-        vec![host_candidate("127.0.0.1:7882".parse().unwrap(), TransportProto::Udp, 0)]
+        let udp = host_candidate("127.0.0.1:7882".parse().unwrap(), TransportProto::Udp, 0);
+        let tcp = host_candidate("127.0.0.1:7881".parse().unwrap(), TransportProto::Tcp, 0);
+        if self.tcp { vec![udp, tcp] } else { vec![udp] }
     }
 
     fn fingerprint(&self) -> Fingerprint {
@@ -100,15 +103,24 @@ impl World {
         Self::with(RoomConfig::default(), RoomSettings::default())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "any instant does as the origin")]
     pub(crate) fn with(config: RoomConfig, settings: RoomSettings) -> Self {
+        Self::build(config, settings, Host::default())
+    }
+
+    /// Workers that also offer ICE-TCP.
+    pub(crate) fn with_tcp(config: RoomConfig) -> Self {
+        Self::build(config, RoomSettings::default(), Host { tcp: true, ..Host::default() })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "any instant does as the origin")]
+    fn build(config: RoomConfig, settings: RoomSettings, host: Host) -> Self {
         let now = Instant::now();
         let params = RoomParams {
             name: "room".into(),
             key: RoomKey(7),
             config: Arc::new(config),
             settings,
-            host: Box::<Host>::default(),
+            host: Box::new(host),
             seed: [3; 32],
             unix_time: START,
         };
@@ -240,6 +252,11 @@ impl World {
 
     pub(crate) fn fail(&mut self, peer: PeerId) {
         self.engine(EventKind::PeerFailed { peer, reason: PeerFailure::IceTimeout });
+    }
+
+    pub(crate) fn recover(&mut self, peer: PeerId) {
+        let remote = "127.0.0.1:10".parse().unwrap();
+        self.engine(EventKind::PeerRecovered { peer, remote, tcp: false });
     }
 
     pub(crate) fn signal_closed(&mut self, client: &Client) {
@@ -386,6 +403,11 @@ pub(crate) fn data(mid: &str) -> Section {
     ))
 }
 
+/// A section as a test writes it, without its transport.
+pub(crate) fn custom(text: &str) -> Section {
+    Section(text.into())
+}
+
 pub(crate) fn sending(kind: Kind, mid: &str, track: &str) -> Section {
     media(kind, mid, "sendonly", &format!("a=msid:stream {track}\r\n"))
 }
@@ -520,6 +542,8 @@ fn name(message: &Response) -> &'static str {
         Response::PublishDataTrackResponse(_) => "publish_data_track_response",
         Response::UnpublishDataTrackResponse(_) => "unpublish_data_track_response",
         Response::DataTrackSubscriberHandles(_) => "data_track_subscriber_handles",
+        Response::StoreDataBlobResponse(_) => "store_data_blob_response",
+        Response::GetDataBlobResponse(_) => "get_data_blob_response",
         _ => "other",
     }
 }

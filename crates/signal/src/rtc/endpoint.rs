@@ -12,7 +12,6 @@ use axum::extract::{ConnectInfo, State, WebSocketUpgrade};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
-use super::frame::MAX_MESSAGE;
 use super::params::{JoinAttempt, JoinTicket};
 use super::query::Query;
 use super::socket::{self, Opening};
@@ -25,9 +24,9 @@ use sluice_control::{SessionOutput, SharedResponse};
 /// How long a session may take to produce its first message (LiveKit tries 3 s, 4 s and 5 s).
 const START_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// Frames up to twice the limit are still read whole, so that the close code reaches the client
-/// instead of a connection reset.
-const MAX_READ: usize = 2 * MAX_MESSAGE;
+/// Frames up to so many times the limit are still read whole, so that the close code reaches the
+/// client instead of a connection reset.
+const READ_FACTOR: usize = 2;
 
 /// Read buffer of an idle socket, bytes. It grows with what arrives; the library's 128 KiB would be
 /// most of the memory of a participant.
@@ -83,9 +82,10 @@ pub(crate) async fn connect<H: SessionHost>(
         }
     };
     let stats = shared.stats().clone();
+    let max_read = shared.max_message_size().saturating_mul(READ_FACTOR);
     upgrade
-        .max_message_size(MAX_READ)
-        .max_frame_size(MAX_READ)
+        .max_message_size(max_read)
+        .max_frame_size(max_read)
         .read_buffer_size(READ_BUFFER)
         .on_failed_upgrade(move |error| {
             stats.upgrades_failed.add();

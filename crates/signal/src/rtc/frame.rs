@@ -5,8 +5,8 @@ use prost::Message;
 use sluice_control::SharedResponse;
 use sluice_proto::{SignalRequest, json};
 
-/// Largest message of a client, bytes (LiveKit: `limit.signal_message_size_limit`).
-pub(crate) const MAX_MESSAGE: usize = 2 << 20;
+/// Largest message of a client unless configured otherwise, bytes (LiveKit's default).
+pub(crate) const MAX_MESSAGE_SIZE: usize = 2 << 20;
 
 /// How one side writes its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

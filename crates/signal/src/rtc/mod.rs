@@ -9,6 +9,7 @@ mod query;
 mod socket;
 
 pub(crate) use endpoint::{Version, connect, validate};
+pub(crate) use frame::MAX_MESSAGE_SIZE;
 pub use frame::{Encoding, FrameError, decode_request};
 pub use join_request::{JoinRequestError, decode_join_request};
 pub(crate) use query::Query;

@@ -22,7 +22,7 @@ use sluice_proto::{Pong, SignalRequest};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::frame::{Encoding, MAX_MESSAGE, decode_request, encode_response};
+use super::frame::{Encoding, decode_request, encode_response};
 use crate::host::{HostedSession, SessionHost, SessionSink, SessionSource};
 use crate::server::{Shared, unix_time};
 use crate::stats::SignalStats;
@@ -107,7 +107,8 @@ pub(super) async fn run<H: SessionHost>(socket: WebSocket, opening: Opening<H>, 
     let (local, local_queue) = mpsc::channel(LOCAL_QUEUE);
     let (reader_ends, reader_ended) = oneshot::channel();
     let encoding = LastEncoding::default();
-    let reader = Reader { requests, local, encoding: encoding.clone(), stats };
+    let max_message_size = shared.max_message_size();
+    let reader = Reader { requests, local, encoding: encoding.clone(), stats, max_message_size };
     let writer = Writer { sink, responses, local_queue, encoding, shared, api_key };
 
     let reading = reader.run(stream, reader_ends);
@@ -128,6 +129,7 @@ struct Reader<S> {
     local: mpsc::Sender<SharedResponse>,
     encoding: LastEncoding,
     stats: Arc<SignalStats>,
+    max_message_size: usize,
 }
 
 impl<S: SessionSink> Reader<S> {
@@ -172,7 +174,7 @@ impl<S: SessionSink> Reader<S> {
     }
 
     async fn request(&self, encoding: Encoding, payload: &[u8]) -> ControlFlow<ReadEnd> {
-        if payload.len() > MAX_MESSAGE {
+        if payload.len() > self.max_message_size {
             self.stats.closed_oversize.add();
             return ControlFlow::Break(ReadEnd::Refused(close_code::SIZE));
         }
