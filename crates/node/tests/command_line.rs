@@ -1,6 +1,6 @@
 //! What an operator sees on the command line: errors that name the key, exit codes, tokens, ports.
 
-use sluice_tests::{run, text_of};
+use sluice_tests::{command, run, text_of};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sluice");
 
@@ -99,4 +99,23 @@ fn list_nodes_says_that_none_runs() {
     let output = run(BINARY, &["--dev", "--port", &port, "list-nodes"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text_of(&output).contains("does it run?"), "{}", text_of(&output));
+}
+fn trap_32_configurations_of_the_wild_start_unchanged_from_the_environment() {
+    let config = "\
+port: 7880
+log_level: info
+prometheus_port: 6789
+rtc:
+  udp_port: 7882-7892
+  tcp_port: 7881
+  packet_buffer_size: 500
+  strict_acks: true
+room:
+  auto_create: true
+keys:
+  APIabcdefghijkl: a secret of at least thirty-two characters
+";
+    let mut check = command(BINARY);
+    let output = check.args(["config", "check"]).env("LIVEKIT_CONFIG", config).output().unwrap();
+    assert!(output.status.success(), "{}", text_of(&output));
 }

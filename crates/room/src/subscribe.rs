@@ -191,10 +191,8 @@ impl Room {
             self.tell_permission(key, sid, allowed);
         }
         match track {
-            Some(track) if wanted && allowed && !active => {
-                if self.has_room_for(key, track) {
-                    self.activate(now, key, sid, track);
-                }
+            Some(track) if wanted && allowed && !active && self.has_room_for(key, track) => {
+                self.activate(now, key, sid, track);
             }
             _ if active && !(wanted && allowed) => self.deactivate(now, key, sid),
             _ => {}

@@ -67,25 +67,6 @@ fn silence_is_reported_and_then_fails() {
 }
 
 #[test]
-fn an_ice_restart_revives_a_failed_connection() {
-    let mut world = World::connected(Setting::default());
-    world.loss = 1.0;
-    world.run_for(20 * SECOND);
-    assert_eq!(world.server_events.last(), Some(&PeerEvent::IceFailed));
-    world.loss = 0.0;
-    let fresh = credentials("Aserver2");
-    world.server.restart_ice(world.now, fresh.clone());
-    let mut api = world.client.direct_api();
-    api.set_local_ice_credentials(IceCreds::new());
-    api.set_remote_ice_credentials(IceCreds { ufrag: fresh.ufrag, pass: fresh.pwd });
-    // str0m forgets a candidate whose pairs all failed.
-    world.client.add_remote_candidate(Candidate::host(addr(SERVER), "udp").unwrap());
-    let back = |world: &World| world.server_events.contains(&PeerEvent::IceReconnected);
-    assert!(world.run_until(10 * SECOND, back));
-    assert!(world.server.is_connected() && world.server.selected_route().is_some());
-}
-
-#[test]
 fn short_silence_recovers() {
     let mut world = World::connected(Setting::default());
     world.loss = 1.0;

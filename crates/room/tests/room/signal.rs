@@ -103,3 +103,14 @@ fn audio_features_and_dimensions_are_broadcast() {
     );
     assert_eq!(only!(world.take(&alice), RequestResponse).reason(), Reason::NotFound);
 }
+
+#[test]
+fn pings_and_deprecated_layers_change_nothing_in_the_room() {
+    let mut world = World::new();
+    let alice = world.join_active("alice");
+    world.take_commands();
+    world.signal(&alice, Request::Ping(1));
+    world.signal(&alice, Request::PingReq(proto::Ping::default()));
+    world.signal(&alice, Request::UpdateLayers(proto::UpdateVideoLayers::default()));
+    assert!(world.take(&alice).is_empty() && world.take_commands().is_empty());
+}

@@ -320,7 +320,7 @@ fn trap_26_only_what_the_server_did_is_told_to_the_publisher() {
     assert!(world.take(&alice).iter().all(|m| !matches!(m, Response::Mute(_))));
     let request = proto::MuteRoomTrackRequest {
         identity: "alice".into(),
-        track_sid: info.sid.clone(),
+        track_sid: info.sid,
         muted: true,
         ..Default::default()
     };

@@ -102,7 +102,7 @@ fn trap_12_versions_rise_and_a_rejoin_shows_no_departure_to_clients_that_know() 
     let second = world.join_active("alice");
     let seen: Vec<(String, State)> =
         updated(&world.take(&bob)).iter().map(|p| (p.sid.clone(), p.state())).collect();
-    assert_eq!(seen, [(second.sid.clone(), State::Active)]);
+    assert_eq!(seen, [(second.sid, State::Active)]);
     let seen: Vec<(String, State)> =
         updated(&world.take(&older)).iter().map(|p| (p.sid.clone(), p.state())).collect();
     assert_eq!(seen[0], (first.sid, State::Disconnected));
