@@ -100,6 +100,7 @@ fn list_nodes_says_that_none_runs() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text_of(&output).contains("does it run?"), "{}", text_of(&output));
 }
+#[test]
 fn trap_32_configurations_of_the_wild_start_unchanged_from_the_environment() {
     let config = "\
 port: 7880
