@@ -203,7 +203,7 @@ fn sfu(c: &mut Criterion) {
             },
             |(mut down, history, now)| {
                 let mut sent = 0;
-                down.on_nack(now, [1010, 1011, 1012, 1013], &history, |_| sent += 1);
+                down.on_nack(now, [1010, 1011, 1012, 1013], &history, |_| true, |_| sent += 1);
                 (down, history, sent)
             },
             BatchSize::LargeInput,

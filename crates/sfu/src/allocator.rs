@@ -174,6 +174,23 @@ impl<K: Copy + Eq> Allocator<K> {
         }
     }
 
+    /// Takes the newest rates of every stream, all at once; as with
+    /// [`set_stream`](Self::set_stream), they wait for their turn unless none were known before.
+    pub fn refresh_rates(&mut self, mut rates: impl FnMut(K) -> LayerRates) {
+        for stream in &mut self.streams {
+            let rates = rates(stream.key);
+            let first = stream.demand.rates == LayerRates::default();
+            self.changed |= first && rates != stream.demand.rates;
+            stream.demand.rates = rates;
+        }
+    }
+
+    /// Changes whether streams may be paused.
+    pub fn set_allow_pause(&mut self, allow_pause: bool) {
+        self.changed |= self.config.allow_pause != allow_pause;
+        self.config.allow_pause = allow_pause;
+    }
+
     /// Forgets a stream.
     pub fn remove_stream(&mut self, key: K) {
         self.streams.retain(|stream| stream.key != key);

@@ -40,6 +40,9 @@ const MAX_REFUSED_SWITCHES: u8 = 3;
 /// crossed it, or it is the key frame itself whose losses must be repaired.
 const NACK_SILENCE: Duration = Duration::from_secs(1);
 
+/// Packets sent last among which one is looked for to pad with.
+const PADDING_CANDIDATES: usize = 16;
+
 /// What was negotiated with a receiver for one track.
 #[derive(Debug, Clone)]
 pub struct DownTrackConfig {
@@ -116,6 +119,13 @@ pub struct Forwarded {
     pub active_targets: Option<NonZeroU32>,
 }
 
+impl From<SentPacket> for Forwarded {
+    fn from(sent: SentPacket) -> Self {
+        let SentPacket { target, timestamp, marker, rewrite, active_targets, .. } = sent;
+        Self { seq: target as u16, timestamp, marker, rewrite, active_targets }
+    }
+}
+
 /// A packet to send because the receiver misses it.
 #[derive(Debug, Clone, Copy)]
 pub struct Resend<'a> {
@@ -143,6 +153,8 @@ pub struct NackCounters {
     pub exhausted: u64,
     /// Not known, too old, or lost before us.
     pub unavailable: u64,
+    /// Ignored: beyond what the path takes of retransmissions.
+    pub over_budget: u64,
     /// No RTX stream was negotiated. The same packet is never sealed twice under one index.
     pub without_rtx: u64,
 }
@@ -266,12 +278,14 @@ impl DownTrack {
         result.inspect_err(|reason| self.dropped.count(*reason)).ok()
     }
 
-    /// Answers a NACK: calls `send` for each packet to send (again).
+    /// Answers a NACK: calls `send` for each packet to send (again). `admit` is asked before a packet
+    /// of so many bytes of payload is sent again: whether that fits what the path takes.
     pub fn on_nack<'h>(
         &mut self,
         now: Instant,
         seqs: impl IntoIterator<Item = u16>,
         history: &'h TrackHistory,
+        mut admit: impl FnMut(usize) -> bool,
         mut send: impl FnMut(Resend<'h>),
     ) {
         let silent = self.silent_until.is_some_and(|until| now < until);
@@ -279,10 +293,28 @@ impl DownTrack {
             self.nacks.requested += 1;
             if silent {
                 self.nacks.suppressed += 1;
-            } else if let Some(resend) = self.resend(now, seq, history) {
+            } else if let Some(resend) = self.resend(now, seq, history, &mut admit) {
                 send(resend);
             }
         }
+    }
+
+    /// Something for the RTX stream that the receiver can do without, to fill a probe: the newest
+    /// packet it was sent that has at least `min_len` bytes of payload, once more. `None` if there is
+    /// no such packet; then [`padding_seq`](Self::padding_seq) numbers a packet of padding only.
+    pub fn padding<'h>(&mut self, history: &'h TrackHistory, min_len: usize) -> Option<Resend<'h>> {
+        self.config.rtx?;
+        let recent = self.sent.newest().take(PADDING_CANDIDATES);
+        let (packet, sent) = recent
+            .filter_map(|sent| Some((history.get(sent.stream, sent.ext_seq)?, sent)))
+            .find(|(packet, _)| usize::from(packet.payload.len) >= min_len)?;
+        Some(Resend { packet, forwarded: sent.into(), rtx_seq: Some(self.take_rtx_seq()) })
+    }
+
+    /// The number of a packet of the RTX stream that holds padding only; `None` without RTX.
+    pub fn padding_seq(&mut self) -> Option<u16> {
+        self.config.rtx?;
+        Some(self.take_rtx_seq())
     }
 
     /// The receiver asked for a key frame (PLI or FIR). Returns the layer of which the publisher
@@ -496,6 +528,7 @@ impl DownTrack {
         now: Instant,
         seq: u16,
         history: &'h TrackHistory,
+        admit: &mut impl FnMut(usize) -> bool,
     ) -> Option<Resend<'h>> {
         if let Some(source) = self.seq.source_of_hole(seq) {
             return self.fill_hole(now, source, history);
@@ -505,7 +538,7 @@ impl DownTrack {
             return None;
         }
         let target = self.seq.unwrap_target(seq);
-        let sent = match self.sent.request(now, target, self.feedback.rtt) {
+        let sent = match self.sent.check(now, target, self.feedback.rtt) {
             Ok(sent) => sent,
             Err(refusal) => {
                 *match refusal {
@@ -520,12 +553,19 @@ impl DownTrack {
             self.nacks.unavailable += 1;
             return None;
         };
+        if !admit(usize::from(packet.payload.len)) {
+            self.nacks.over_budget += 1;
+            return None;
+        }
+        self.sent.note_resent(now, target);
         self.nacks.resent += 1;
-        let rtx_seq = self.rtx_seq;
-        self.rtx_seq = rtx_seq.wrapping_add(1);
-        let SentPacket { timestamp, marker, rewrite, active_targets, .. } = sent;
-        let forwarded = Forwarded { seq, timestamp, marker, rewrite, active_targets };
-        Some(Resend { packet, forwarded, rtx_seq: Some(rtx_seq) })
+        Some(Resend { packet, forwarded: sent.into(), rtx_seq: Some(self.take_rtx_seq()) })
+    }
+
+    fn take_rtx_seq(&mut self) -> u16 {
+        let seq = self.rtx_seq;
+        self.rtx_seq = seq.wrapping_add(1);
+        seq
     }
 
     /// The receiver misses a packet that came to us before its stream was started for it.

@@ -55,9 +55,15 @@ impl Fixture {
 
     fn nack(&mut self, at: u64, seqs: &[u16]) -> Vec<(u16, Option<u16>, u64)> {
         let mut out = Vec::new();
-        self.down.on_nack(self.t0 + ms(at), seqs.iter().copied(), &self.history, |resend| {
-            out.push((resend.forwarded.seq, resend.rtx_seq, resend.packet.ext_seq));
-        });
+        self.down.on_nack(
+            self.t0 + ms(at),
+            seqs.iter().copied(),
+            &self.history,
+            |_| true,
+            |resend| {
+                out.push((resend.forwarded.seq, resend.rtx_seq, resend.packet.ext_seq));
+            },
+        );
         out
     }
 

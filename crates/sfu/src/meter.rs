@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::packet::MAX_LAYERS;
+use crate::packet::{MAX_LAYERS, MediaPacket};
 
 /// Temporal layers at most.
 pub const MAX_TEMPORAL: usize = 4;
+
+/// Bytes of a packet beside its payload: header and extensions.
+const OVERHEAD: usize = 20;
 
 /// Span of a bucket, and their number: one second.
 const BUCKET: Duration = Duration::from_millis(100);
@@ -49,7 +52,7 @@ pub struct TrackMeter {
 
 impl TrackMeter {
     /// Nothing measured. `scalable`: the spatial layers build on each other (SVC), instead of being
-    /// encodings of their own (simulcast).
+    /// encodings of their own (simulcast); packets bring newer news.
     pub fn new(scalable: bool, now: Instant) -> Self {
         Self {
             scalable,
@@ -58,6 +61,18 @@ impl TrackMeter {
             newest: 0,
             began: false,
         }
+    }
+
+    /// Counts a packet of the track.
+    pub fn on_media(&mut self, now: Instant, packet: &MediaPacket) {
+        let (spatial, temporal) = packet.layers();
+        self.scalable = packet.is_scalable();
+        self.on_packet(now, spatial, temporal, usize::from(packet.payload.len) + OVERHEAD);
+    }
+
+    /// Whether it has counted for less than a second: [`rates`](Self::rates) are still growing.
+    pub fn is_young(&self, now: Instant) -> bool {
+        !self.began || now < self.start + BUCKET * BUCKETS as u32
     }
 
     /// Counts a packet of `len` bytes of a layer.

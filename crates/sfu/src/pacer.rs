@@ -142,20 +142,31 @@ impl<T> Pacer<T> {
     /// Offers a packet. Returns it if it leaves now; else it waits, and
     /// [`poll`](Self::poll) gives it back.
     pub fn push(&mut self, now: Instant, item: T, size: usize, urgency: Urgency) -> Option<T> {
+        match self.admits(now, urgency) {
+            true => Some(item),
+            false => self.hold(now, item, size),
+        }
+    }
+
+    /// Whether a packet may leave now. Otherwise it is given to [`hold`](Self::hold), by a caller
+    /// that makes something worth holding only then.
+    pub fn admits(&mut self, now: Instant, urgency: Urgency) -> bool {
         self.settle(now);
-        if urgency == Urgency::Immediate || (self.queue.is_empty() && self.debt < self.burst) {
-            return Some(item);
-        }
-        if self.queue.len() >= MAX_QUEUED {
-            // Order within a stream matters: the newest waits, the oldest goes.
+        urgency == Urgency::Immediate || (self.queue.is_empty() && self.debt < self.burst)
+    }
+
+    /// Lets a packet wait; [`poll`](Self::poll) gives it back. Returns the oldest, to leave now, if
+    /// the queue is full: order within a stream matters, so that the newest waits.
+    pub fn hold(&mut self, now: Instant, item: T, size: usize) -> Option<T> {
+        let oldest = if self.queue.len() >= MAX_QUEUED {
             self.stats.overflowed += 1;
-            let oldest = self.pop();
-            self.enqueue(now, item, size);
-            return oldest;
-        }
-        self.stats.delayed += 1;
+            self.pop()
+        } else {
+            self.stats.delayed += 1;
+            None
+        };
         self.enqueue(now, item, size);
-        None
+        oldest
     }
 
     /// Whether a retransmission of `size` bytes fits the budget; takes it from there.
@@ -248,7 +259,10 @@ impl<T> Pacer<T> {
     /// Pays the debt of the time that passed.
     fn settle(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.updated);
-        self.updated = self.updated.max(now);
+        if elapsed.is_zero() {
+            return;
+        }
+        self.updated = now;
         self.debt = (self.debt - self.rate * elapsed.as_secs_f64()).max(0.0);
         let burst = self.retransmission_rate * RETRANSMISSION_BURST.as_secs_f64();
         let credit = self.retransmission_credit + self.retransmission_rate * elapsed.as_secs_f64();

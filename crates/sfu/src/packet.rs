@@ -153,6 +153,23 @@ impl MediaPacket {
         self.info.key_frame && self.info.start_of_frame
     }
 
+    /// Spatial and temporal layer. Of several streams each is one spatial layer.
+    pub fn layers(&self) -> (u8, u8) {
+        let (spatial, temporal) = match &self.described {
+            Some(described) => (described.frame().spatial_id, described.frame().temporal_id),
+            None => (self.info.spatial_id.unwrap_or(0), self.info.temporal_id.unwrap_or(0)),
+        };
+        match self.is_scalable() {
+            true => (spatial, temporal),
+            false => (self.stream, temporal),
+        }
+    }
+
+    /// Whether the stream holds all spatial layers, which build on each other (SVC).
+    pub fn is_scalable(&self) -> bool {
+        self.codec.is_svc() && self.stream == 0 && self.live_layers == LayerSet::single(0)
+    }
+
     /// Copies the dependency descriptor with another active-decode-target mask into `out`, which
     /// should have [`dd::MAX_LEN`] bytes, and returns its length. `None` without a descriptor that
     /// was understood.

@@ -135,11 +135,12 @@ impl SentLog {
         self.newest_ext_seq = packet.ext_seq;
     }
 
-    /// Takes a request for the packet of this number.
+    /// Looks at a request for the packet of this number; [`note_resent`](Self::note_resent) follows
+    /// if it is sent.
     ///
     /// # Errors
     /// Why it must not be sent (again).
-    pub fn request(
+    pub fn check(
         &mut self,
         now: Instant,
         target: u64,
@@ -149,10 +150,8 @@ impl SentLog {
             return Err(Refusal::Unknown);
         }
         let now_ms = self.clock(now);
-        let newest_ext_seq = self.newest_ext_seq;
-        let slot = self.index(target as u32);
-        let entry = self.entries[slot].as_mut().filter(|e| e.target == target as u32);
-        let entry = entry.ok_or(Refusal::Unknown)?;
+        let entry = self.entries[self.index(target as u32)];
+        let entry = entry.filter(|e| e.target == target as u32).ok_or(Refusal::Unknown)?;
         let interval = rtt.map_or(MAX_REPEAT_INTERVAL, |rtt| MAX_REPEAT_INTERVAL.min(rtt * 2));
         let since_ms = u128::from(now_ms.wrapping_sub(entry.sent_ms));
         if entry.resends > 0 && since_ms < interval.as_millis() {
@@ -161,18 +160,40 @@ impl SentLog {
         if entry.resends >= MAX_RESENDS {
             return Err(Refusal::Exhausted);
         }
-        entry.resends += 1;
-        entry.sent_ms = now_ms;
-        let step = entry.ext_seq.wrapping_sub(newest_ext_seq as u32) as i32;
-        Ok(SentPacket {
+        Ok(self.sent(target, &entry))
+    }
+
+    /// Notes that a packet is sent again.
+    pub fn note_resent(&mut self, now: Instant, target: u64) {
+        let now_ms = self.clock(now);
+        let slot = self.index(target as u32);
+        if let Some(entry) = self.entries[slot].as_mut().filter(|e| e.target == target as u32) {
+            entry.resends += 1;
+            entry.sent_ms = now_ms;
+        }
+    }
+
+    /// The packets sent last, newest first; for padding, which repeats what the receiver has.
+    pub fn newest(&self) -> impl Iterator<Item = SentPacket> {
+        let targets =
+            (0..self.entries.len() as u64).map_while(|n| self.newest_target.checked_sub(n));
+        targets.filter_map(|target| {
+            let entry = self.entries[self.index(target as u32)]?;
+            (entry.target == target as u32).then(|| self.sent(target, &entry))
+        })
+    }
+
+    fn sent(&self, target: u64, entry: &Entry) -> SentPacket {
+        let step = entry.ext_seq.wrapping_sub(self.newest_ext_seq as u32) as i32;
+        SentPacket {
             target,
-            ext_seq: newest_ext_seq.wrapping_add_signed(i64::from(step)),
+            ext_seq: self.newest_ext_seq.wrapping_add_signed(i64::from(step)),
             timestamp: entry.timestamp,
             stream: entry.stream,
             marker: entry.marker,
             rewrite: entry.rewrite,
             active_targets: entry.active_targets,
-        })
+        }
     }
 
     fn clock(&mut self, now: Instant) -> u32 {
@@ -208,6 +229,15 @@ mod tests {
     use super::*;
     use crate::test_util::epoch;
 
+    fn request(
+        log: &mut SentLog,
+        now: Instant,
+        target: u64,
+        rtt: Option<Duration>,
+    ) -> Result<SentPacket, Refusal> {
+        log.check(now, target, rtt).inspect(|_| log.note_resent(now, target))
+    }
+
     fn packet(target: u64) -> SentPacket {
         SentPacket {
             target,
@@ -230,10 +260,10 @@ mod tests {
         let mut log = SentLog::default();
         log.push(t0, packet(5));
         for i in 0..3 {
-            let found = log.request(t0 + ms(i * 100), 5, None).map(|p| p.ext_seq);
+            let found = request(&mut log, t0 + ms(i * 100), 5, None).map(|p| p.ext_seq);
             assert_eq!(found, Ok(1_005));
         }
-        assert_eq!(log.request(t0 + ms(900), 5, None).err(), Some(Refusal::Exhausted));
+        assert_eq!(request(&mut log, t0 + ms(900), 5, None).err(), Some(Refusal::Exhausted));
     }
 
     #[test]
@@ -242,10 +272,10 @@ mod tests {
         for (rtt, interval) in [(None, 100), (Some(ms(300)), 100), (Some(ms(20)), 40)] {
             let mut log = SentLog::default();
             log.push(t0, packet(5));
-            assert!(log.request(t0, 5, rtt).is_ok());
-            let early = log.request(t0 + ms(interval - 1), 5, rtt);
+            assert!(request(&mut log, t0, 5, rtt).is_ok());
+            let early = request(&mut log, t0 + ms(interval - 1), 5, rtt);
             assert_eq!(early.err(), Some(Refusal::Repeated));
-            assert!(log.request(t0 + ms(interval), 5, rtt).is_ok());
+            assert!(request(&mut log, t0 + ms(interval), 5, rtt).is_ok());
         }
     }
 
@@ -253,15 +283,15 @@ mod tests {
     fn old_and_foreign_numbers_are_unknown() {
         let t0 = epoch();
         let mut log = SentLog::default();
-        assert_eq!(log.request(t0, 5, None).err(), Some(Refusal::Unknown));
+        assert_eq!(request(&mut log, t0, 5, None).err(), Some(Refusal::Unknown));
         for target in 0..2_000 {
             log.push(t0, packet(target));
         }
-        assert_eq!(log.request(t0, 5, None).err(), Some(Refusal::Unknown));
-        assert_eq!(log.request(t0, 2_000, None).err(), Some(Refusal::Unknown));
+        assert_eq!(request(&mut log, t0, 5, None).err(), Some(Refusal::Unknown));
+        assert_eq!(request(&mut log, t0, 2_000, None).err(), Some(Refusal::Unknown));
         let oldest = 2_000 - MAX_ENTRIES as u64;
-        assert!(log.request(t0, oldest, None).is_ok());
-        assert!(log.request(t0, oldest - 1, None).is_err());
+        assert!(request(&mut log, t0, oldest, None).is_ok());
+        assert!(request(&mut log, t0, oldest - 1, None).is_err());
     }
 
     #[test]
@@ -274,7 +304,7 @@ mod tests {
             }
             assert_eq!(log.entries.len(), entries, "a packet every {every} ms");
             let now = t0 + ms(5_000 * every);
-            assert!(log.request(now, 4_999 - entries as u64 / 2, None).is_ok());
+            assert!(request(&mut log, now, 4_999 - entries as u64 / 2, None).is_ok());
         }
     }
 
@@ -285,9 +315,9 @@ mod tests {
         let high = (1 << 40) + 7;
         log.push(t0, SentPacket { ext_seq: high, ..packet(6) });
         log.push(t0, SentPacket { ext_seq: high - 70_000, ..packet(4) });
-        assert_eq!(log.request(t0, 6, None).map(|p| p.ext_seq), Ok(high));
-        assert_eq!(log.request(t0, 4, None).map(|p| p.ext_seq), Ok(high - 70_000));
-        assert_eq!(log.request(t0, 5, None).err(), Some(Refusal::Unknown));
+        assert_eq!(request(&mut log, t0, 6, None).map(|p| p.ext_seq), Ok(high));
+        assert_eq!(request(&mut log, t0, 4, None).map(|p| p.ext_seq), Ok(high - 70_000));
+        assert_eq!(request(&mut log, t0, 5, None).err(), Some(Refusal::Unknown));
     }
 
     #[test]

@@ -346,7 +346,13 @@ fn a_lost_structure_is_made_good_by_its_retransmission() {
     }
     let mut sent = 0;
     let now = scene.now();
-    scene.down.on_nack(now, (0..5).map(|i| first.wrapping_add(i)), &history, |_| sent += 1);
+    scene.down.on_nack(
+        now,
+        (0..5).map(|i| first.wrapping_add(i)),
+        &history,
+        |_| true,
+        |_| sent += 1,
+    );
     assert_eq!(sent, 5, "the rest of the key picture");
 }
 

@@ -8,10 +8,12 @@ use sluice_rtp::rtcp::TransportFeedback;
 use sluice_sfu::allocator::{Allocator, AllocatorConfig, StreamDemand, StreamKind, StreamState};
 use sluice_sfu::bwe::{BandwidthEstimator, BweConfig, PacketSent, SendSideEstimator};
 use sluice_sfu::meter::TrackMeter;
-use sluice_sfu::pacer::{Paced, Pacer, Urgency};
-use sluice_sfu::{DownTrack, MediaPacket};
+use sluice_sfu::pacer::{MAX_PADDING_ONLY, Paced, Pacer, Urgency};
+use sluice_sfu::{DownTrack, MediaPacket, TrackHistory};
 use sluice_sim::Link;
 use sluice_sim::feedback_receiver::{Feedback, FeedbackReceiver};
+
+use super::write_rtp;
 
 /// Extension id of transport-wide sequence numbers.
 const TWCC_ID: u8 = 5;
@@ -29,7 +31,6 @@ pub struct Control {
     pacer: Pacer<Vec<u8>>,
     meter: TrackMeter,
     twcc_seq: u16,
-    padding_seq: u16,
     next_meter: Instant,
 }
 
@@ -44,16 +45,13 @@ impl Control {
             pacer: Pacer::new(now, bwe.start_bps),
             meter: TrackMeter::new(false, now),
             twcc_seq: 65_500,
-            padding_seq: 0,
             next_meter: now,
         }
     }
 
     /// Counts a packet of the track, of any layer.
     pub fn measure(&mut self, now: Instant, packet: &MediaPacket) {
-        let temporal = packet.info.temporal_id.unwrap_or(0);
-        let len = usize::from(packet.payload.len) + OVERHEAD;
-        self.meter.on_packet(now, packet.stream, temporal, len);
+        self.meter.on_media(now, packet);
     }
 
     pub fn on_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
@@ -68,15 +66,19 @@ impl Control {
         }
     }
 
-    /// Sends a packet again, if there is room for it.
-    pub fn retransmit(&mut self, now: Instant, packet: Vec<u8>, link: &mut Link) {
-        if self.pacer.may_retransmit(now, packet.len()) {
-            self.push(now, packet, Urgency::Immediate, link);
-        }
+    /// Whether a packet of so many bytes of payload may be sent again.
+    pub fn may_retransmit(&mut self, now: Instant, len: usize) -> bool {
+        self.pacer.may_retransmit(now, len + OVERHEAD)
     }
 
     /// Does what is due.
-    pub fn step(&mut self, now: Instant, down: &mut DownTrack, link: &mut Link) {
+    pub fn step(
+        &mut self,
+        now: Instant,
+        down: &mut DownTrack,
+        history: &TrackHistory,
+        link: &mut Link,
+    ) {
         self.estimator.handle_timeout(now);
         let estimate = self.estimator.estimate_bps();
         let usable = self.estimator.usable_bps();
@@ -107,7 +109,7 @@ impl Control {
             match paced {
                 Paced::Packet(packet) => self.send(now, &packet, link),
                 Paced::Padding { bytes } => {
-                    let packet = self.padding(down, bytes);
+                    let packet = padding(down, history, bytes);
                     self.send(now, &packet, link);
                 }
             }
@@ -125,24 +127,6 @@ impl Control {
         timers.into_iter().flatten().min()
     }
 
-    /// A packet of the RTX stream that holds padding only.
-    fn padding(&mut self, down: &DownTrack, bytes: usize) -> Vec<u8> {
-        let (ssrc, payload_type) = down.config().rtx.expect("viewers have RTX");
-        self.padding_seq = self.padding_seq.wrapping_add(1);
-        let header = RtpHeaderWriter {
-            marker: false,
-            payload_type,
-            sequence_number: self.padding_seq,
-            timestamp: 0,
-            ssrc,
-            padding: true,
-        };
-        let mut packet = vec![0; 12 + bytes.min(255)];
-        header.write(&[], &mut packet).expect("twelve bytes");
-        *packet.last_mut().expect("not empty") = bytes.min(255) as u8;
-        packet
-    }
-
     /// Puts the transport-wide number into a packet without extensions and sends it.
     fn send(&mut self, now: Instant, packet: &[u8], link: &mut Link) {
         let seq = self.twcc_seq;
@@ -157,4 +141,27 @@ impl Control {
         self.estimator.on_packet_sent(now, PacketSent { transport_seq: seq, size, probe });
         link.send(now, bytes);
     }
+}
+
+/// A packet of the RTX stream that the receiver does not need.
+fn padding(down: &mut DownTrack, history: &TrackHistory, bytes: usize) -> Vec<u8> {
+    if bytes > MAX_PADDING_ONLY
+        && let Some(resend) = down.padding(history, bytes * 3 / 4)
+    {
+        return write_rtp(down, resend.packet, &resend.forwarded, resend.rtx_seq);
+    }
+    let (ssrc, payload_type) = down.config().rtx.expect("viewers have RTX");
+    let header = RtpHeaderWriter {
+        marker: false,
+        payload_type,
+        sequence_number: down.padding_seq().expect("viewers have RTX"),
+        timestamp: 0,
+        ssrc,
+        padding: true,
+    };
+    let bytes = bytes.min(MAX_PADDING_ONLY);
+    let mut packet = vec![0; 12 + bytes];
+    header.write(&[], &mut packet).expect("twelve bytes");
+    *packet.last_mut().expect("not empty") = bytes as u8;
+    packet
 }

@@ -43,10 +43,9 @@ pub struct Viewer {
 }
 
 impl Viewer {
-    fn send(&mut self, now: Instant, packet: Vec<u8>, again: bool) {
+    fn send(&mut self, now: Instant, packet: Vec<u8>, urgency: Urgency) {
         match &mut self.control {
-            Some(control) if again => control.retransmit(now, packet, &mut self.link),
-            Some(control) => control.push(now, packet, Urgency::Video, &mut self.link),
+            Some(control) => control.push(now, packet, urgency, &mut self.link),
             None => self.link.send(now, packet),
         }
     }
@@ -219,7 +218,7 @@ impl Call {
             }
             if let Some(forwarded) = viewer.down.forward(now, &packet) {
                 let bytes = write_rtp(&viewer.down, &packet, &forwarded, None);
-                viewer.send(now, bytes, false);
+                viewer.send(now, bytes, Urgency::Video);
             }
         }
     }
@@ -255,7 +254,7 @@ impl Call {
             on_viewer_rtcp(now, &compound, viewer, &self.history, &mut self.track);
         }
         if let Some(control) = &mut viewer.control {
-            control.step(now, &mut viewer.down, &mut viewer.link);
+            control.step(now, &mut viewer.down, &self.history, &mut viewer.link);
         }
         if let Some(layer) = viewer.down.poll_key_frame_request(now) {
             self.track.request_key_frame(layer);
@@ -316,11 +315,13 @@ fn on_viewer_rtcp(
         match packet {
             Rtcp::Nack(nack) => {
                 let mut out = Vec::new();
-                viewer.down.on_nack(now, nack.seqs(), history, |resend| out.push(resend));
+                let control = &mut viewer.control;
+                let admit = |len| control.as_mut().is_none_or(|c| c.may_retransmit(now, len));
+                viewer.down.on_nack(now, nack.seqs(), history, admit, |resend| out.push(resend));
                 for resend in out {
                     let (packet, forwarded) = (resend.packet, &resend.forwarded);
                     let bytes = write_rtp(&viewer.down, packet, forwarded, resend.rtx_seq);
-                    viewer.send(now, bytes, true);
+                    viewer.send(now, bytes, Urgency::Immediate);
                 }
             }
             Rtcp::TransportCc(feedback) => {
@@ -339,7 +340,7 @@ fn on_viewer_rtcp(
 }
 
 /// The packet as it goes to a viewer.
-fn write_rtp(
+pub fn write_rtp(
     down: &DownTrack,
     packet: &MediaPacket,
     forwarded: &Forwarded,
