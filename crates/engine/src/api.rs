@@ -224,6 +224,8 @@ pub struct Subscribe {
     pub kind: MediaKind,
     /// Whether the payload is end-to-end encrypted: then it is never parsed or invented.
     pub encrypted: bool,
+    /// Whether the source is a screen share: it is served before cameras.
+    pub screen_share: bool,
     /// What was negotiated with the receiver.
     pub sender: SenderParams,
     /// What the receiver wants now.
@@ -257,6 +259,9 @@ pub struct SenderParams {
     pub nack: bool,
     /// Whether the receiver sends transport-wide feedback.
     pub transport_cc: bool,
+    /// Whether the receiver sends estimates of its own (REMB); not looked at beside transport-wide
+    /// feedback.
+    pub remb: bool,
 }
 
 /// What a receiver wants of one subscription (`UpdateTrackSettings`, already mapped to layers).
@@ -268,7 +273,7 @@ pub struct SubscriptionSettings {
     pub max_spatial: u8,
     /// Highest temporal layer wanted, 0..=3.
     pub max_temporal: u8,
-    /// Larger is served first by the allocator.
+    /// Larger is served first by the allocator, and more: steps per round, 1..=8.
     pub priority: u8,
 }
 

@@ -32,6 +32,32 @@ pub enum UdpPorts {
     },
 }
 
+/// Congestion control towards receivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CongestionConfig {
+    /// Whether a video of which not even the lowest layer fits is paused. Otherwise it keeps its
+    /// lowest layer, come what may.
+    pub allow_pause: bool,
+    /// Estimate before anything is known of a path, bits per second.
+    pub start_bps: u64,
+    /// Most that is believed of a path, bits per second.
+    pub max_bps: u64,
+    /// Least that streams get between them, whatever the estimate says, bits per second.
+    pub min_channel_bps: u64,
+}
+
+impl Default for CongestionConfig {
+    /// Most is LiveKit's assumption of a path.
+    fn default() -> Self {
+        Self {
+            allow_pause: false,
+            start_bps: sluice_sfu::bwe::BweConfig::default().start_bps,
+            max_bps: 100_000_000,
+            min_channel_bps: 0,
+        }
+    }
+}
+
 /// Parameters of [`Engine::start`](crate::Engine::start).
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -54,6 +80,8 @@ pub struct EngineConfig {
     /// How long a packet may wait for others of the same receiver so that they leave in one
     /// system call. Only a busy worker lets it wait. Zero flushes after each receive batch.
     pub egress_hold: Duration,
+    /// Congestion control towards receivers; `None`: everybody gets what they want.
+    pub congestion: Option<CongestionConfig>,
     /// Commands that may wait per worker.
     pub command_capacity: usize,
     /// Events that may wait for the control plane, all workers together.
@@ -74,6 +102,7 @@ impl Default for EngineConfig {
             recv_buffer_bytes: SOCKET_BUFFER_BYTES,
             send_buffer_bytes: SOCKET_BUFFER_BYTES,
             egress_hold: DEFAULT_EGRESS_HOLD,
+            congestion: Some(CongestionConfig::default()),
             command_capacity: 8192,
             event_capacity: 16_384,
             link_capacity: 4096,

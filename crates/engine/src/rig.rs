@@ -24,6 +24,7 @@ use crate::api::{
     TrackId, WorkerId,
 };
 use crate::clock::Clock;
+use crate::config::CongestionConfig;
 use crate::core::{Core, CoreParams};
 use crate::events::EventSink;
 use crate::io::Outbound;
@@ -123,6 +124,7 @@ impl Rig {
             identity: Arc::clone(&identity),
             clock: Clock::new(now),
             egress_hold: config.egress_hold,
+            congestion: Some(CongestionConfig::default()),
             links: Links::new(vec![None]),
             events: EventSink::new(sender),
             load: Arc::new(AtomicUsize::new(0)),
@@ -331,6 +333,7 @@ impl Rig {
             cname: "rig".to_owned(),
             nack: true,
             transport_cc: true,
+            remb: false,
         };
         let subscribe = Subscribe {
             subscription: SubscriptionId::new(WORKER, serial),
@@ -338,6 +341,7 @@ impl Rig {
             track: track_id(track),
             kind: self.config.kind,
             encrypted: false,
+            screen_share: false,
             sender,
             settings: SubscriptionSettings::default(),
         };

@@ -80,6 +80,7 @@ pub(crate) fn start(config: &EngineConfig) -> Result<(Shared, mpsc::Receiver<Eve
             identity: Arc::clone(&identity),
             clock,
             egress_hold: config.egress_hold,
+            congestion: config.congestion,
             links: Links::new(senders),
             events: EventSink::new(events.clone()),
             load: Arc::clone(&handle.load),

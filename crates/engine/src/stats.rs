@@ -9,12 +9,25 @@ pub use sluice_transport::DropReason as TransportDrop;
 const TRANSPORT_REASONS: usize = TransportDrop::ALL.len();
 const MEDIA_REASONS: usize = MediaDrop::ALL.len();
 
+/// Upper ends of the groups into which receivers fall by the estimate of their path, bits per
+/// second; the last group has no end.
+pub const ESTIMATE_BUCKETS_BPS: [u64; 8] =
+    [100_000, 300_000, 600_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 20_000_000];
+const ESTIMATE_BUCKETS: usize = ESTIMATE_BUCKETS_BPS.len() + 1;
+
+/// The group of an estimate.
+pub(crate) fn estimate_bucket(bps: u64) -> usize {
+    ESTIMATE_BUCKETS_BPS.partition_point(|end| *end < bps)
+}
+
 macro_rules! worker_counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counters and table sizes of one worker.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         pub struct WorkerStats {
             $($(#[$doc])* pub $name: u64,)*
+            /// Receivers whose path is estimated, by their estimate: [`ESTIMATE_BUCKETS_BPS`].
+            pub receivers_by_estimate: [u64; ESTIMATE_BUCKETS],
             /// Datagrams, packets and messages dropped, by [`DropCause`].
             pub dropped: [u64; DropCause::COUNT],
             /// Datagrams that a peer's transport refused, by [`TransportDrop`].
@@ -27,6 +40,7 @@ macro_rules! worker_counters {
         #[derive(Debug, Default)]
         pub(crate) struct SharedStats {
             $($name: AtomicU64,)*
+            receivers_by_estimate: [AtomicU64; ESTIMATE_BUCKETS],
             dropped: [AtomicU64; DropCause::COUNT],
             transport_dropped: [AtomicU64; TRANSPORT_REASONS],
             media_dropped: [AtomicU64; MEDIA_REASONS],
@@ -35,6 +49,7 @@ macro_rules! worker_counters {
         impl SharedStats {
             pub(crate) fn store(&self, stats: &WorkerStats) {
                 $(self.$name.store(stats.$name, Ordering::Relaxed);)*
+                store_all(&self.receivers_by_estimate, &stats.receivers_by_estimate);
                 store_all(&self.dropped, &stats.dropped);
                 store_all(&self.transport_dropped, &stats.transport_dropped);
                 store_all(&self.media_dropped, &stats.media_dropped);
@@ -43,6 +58,7 @@ macro_rules! worker_counters {
             pub(crate) fn load(&self) -> WorkerStats {
                 WorkerStats {
                     $($name: self.$name.load(Ordering::Relaxed),)*
+                    receivers_by_estimate: load_all(&self.receivers_by_estimate),
                     dropped: load_all(&self.dropped),
                     transport_dropped: load_all(&self.transport_dropped),
                     media_dropped: load_all(&self.media_dropped),
@@ -58,6 +74,7 @@ macro_rules! worker_counters {
 
             fn add(&mut self, other: &Self) {
                 $(self.$name += other.$name;)*
+                add_all(&mut self.receivers_by_estimate, &other.receivers_by_estimate);
                 add_all(&mut self.dropped, &other.dropped);
                 add_all(&mut self.transport_dropped, &other.transport_dropped);
                 add_all(&mut self.media_dropped, &other.media_dropped);
@@ -107,6 +124,16 @@ worker_counters! {
     plis_out,
     /// Key-frame requests received.
     plis_in,
+    /// Packets of padding only, for probes; others are filled with what the receiver has already.
+    fillers_out,
+    /// Probes of the paths to receivers.
+    probes,
+    /// Video packets that waited behind a burst.
+    paced,
+    /// Times that bandwidth gave a stream other layers than before.
+    allocation_changes,
+    /// Streams paused for want of bandwidth.
+    stream_pauses,
     /// RTCP datagrams received.
     rtcp_in,
     /// RTCP datagrams sent.

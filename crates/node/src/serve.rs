@@ -10,7 +10,7 @@ use axum::serve::ListenerExt;
 use rand::RngExt;
 use sluice_control::{Limits, ManagerConfig, MediaEngine, RoomConfig, RoomManager};
 use sluice_engine::api::Event;
-use sluice_engine::{Engine, EngineConfig, MAX_WORKERS, UdpPorts as EnginePorts};
+use sluice_engine::{CongestionConfig, Engine, EngineConfig, MAX_WORKERS, UdpPorts as EnginePorts};
 use sluice_proto as proto;
 use sluice_signal::token::ApiKeys;
 use sluice_signal::{Probe, SignalConfig, SignalServer};
@@ -155,6 +155,11 @@ fn start_engine(config: &Config) -> anyhow::Result<(Engine, mpsc::Receiver<Event
         tcp_port: config.rtc.tcp_port,
         advertised,
         egress_hold: config.rtc.egress_hold,
+        congestion: config.rtc.congestion_control.map(|control| CongestionConfig {
+            allow_pause: control.allow_pause,
+            min_channel_bps: control.min_channel_capacity,
+            ..CongestionConfig::default()
+        }),
         ..EngineConfig::default()
     };
     Engine::start(engine_config)

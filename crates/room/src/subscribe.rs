@@ -10,6 +10,7 @@ use sluice_engine::api::{
     Command, SenderParams, Subscribe, SubscriptionId, SubscriptionSettings, TrackId,
 };
 use sluice_proto as proto;
+use sluice_proto::TrackSource;
 use sluice_proto::signal_response::Message as Response;
 use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_transport::sdp::{SenderBinding, SenderId, SenderSpec};
@@ -364,6 +365,7 @@ impl Room {
             track: active.track,
             kind: track.kind,
             encrypted: track.is_encrypted(),
+            screen_share: track.source() == TrackSource::ScreenShare,
             sender: sender_params(binding),
             settings,
         })));
@@ -592,5 +594,6 @@ fn sender_params(binding: &SenderBinding) -> SenderParams {
         // RED repairs itself; a retransmission would come too late for it (LiveKit does the same).
         nack: codec.feedback.nack && codec.codec != Codec::Red,
         transport_cc: codec.feedback.transport_cc,
+        remb: codec.feedback.remb,
     }
 }

@@ -22,6 +22,9 @@ const DEFAULT_LAYER_EDGES: [u64; 2] = [180, 360];
 /// three layers.
 const TEMPORAL_LAYER_FPS: [u32; 2] = [8, 15];
 
+/// Largest weight of a stream when bandwidth is short.
+const MAX_WEIGHT: u8 = 8;
+
 /// Highest temporal layer there is.
 const MAX_TEMPORAL: u8 = 3;
 
@@ -140,8 +143,7 @@ impl Track {
         settings: Option<&proto::UpdateTrackSettings>,
         adaptive_stream: bool,
     ) -> SubscriptionSettings {
-        // Screens matter more when bandwidth is short (LiveKit's allocator priorities).
-        let priority = if self.source() == TrackSource::ScreenShare { 255 } else { 1 };
+        let priority = weight_of(settings.map_or(0, |settings| settings.priority));
         let mut result = SubscriptionSettings { priority, ..SubscriptionSettings::default() };
         if self.kind == MediaKind::Audio {
             result.enabled = settings.is_none_or(|settings| !settings.disabled);
@@ -166,6 +168,15 @@ impl Track {
             _ => MAX_TEMPORAL,
         };
         result
+    }
+}
+
+/// The allocator's weight of `UpdateTrackSettings.priority`, in which 1 is the highest and 0 says
+/// nothing.
+fn weight_of(priority: u32) -> u8 {
+    match priority {
+        0 => 1,
+        priority => MAX_WEIGHT - priority.min(u32::from(MAX_WEIGHT)) as u8 + 1,
     }
 }
 
@@ -293,6 +304,16 @@ mod tests {
         assert!(!track.subscription_settings(Some(&disabled), false).enabled);
         let slow = proto::UpdateTrackSettings { fps: 7, ..size(1280, 720) };
         assert_eq!(track.subscription_settings(Some(&slow), false).max_temporal, 0);
+    }
+
+    #[test]
+    fn priority_one_weighs_most_and_none_weighs_least() {
+        let track = three_layers();
+        let weight = |priority| {
+            let settings = proto::UpdateTrackSettings { priority, ..size(1280, 720) };
+            track.subscription_settings(Some(&settings), false).priority
+        };
+        assert_eq!([1, 2, 8, 1_000, 0].map(weight), [8, 7, 1, 1, 1]);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub const MAX_PADDING_MEDIA: usize = 1_200;
 /// Payload of a packet that holds padding only.
 pub const MAX_PADDING_ONLY: usize = 255;
 /// Header of a padding packet with its extensions, bytes.
-const PADDING_HEADER: usize = 20;
+pub const PADDING_HEADER: usize = 20;
 /// A probe that cannot be sent for this long is given up.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Probes that wait for their turn.

@@ -8,15 +8,17 @@ use sluice_net::equalize;
 use sluice_rtp::ext::AbsSendTime;
 use sluice_rtp::packet::MAX_PADDING;
 use sluice_sfu::MediaPacket;
-use sluice_transport::TransportProto;
 use sluice_transport::peer::SRTP_OVERHEAD;
+use sluice_transport::{Route, TransportProto};
 
 use crate::core::Core;
-use crate::core::outgoing::{MAX_HEADER_LEN, Outgoing};
-use crate::core::peer::{DownKey, Egress, PeerKey};
+use crate::core::congestion::{Congestion, Filler, Load};
+use crate::core::outgoing::{MAX_HEADER_LEN, Outgoing, Padding, Written};
+use crate::core::peer::{DownKey, Egress, Pace, PeerKey, PeerState};
+use crate::core::timing::MIN_DELAY;
 use crate::core::track::Down;
 use crate::io::Outbound;
-use crate::stats::DropCause;
+use crate::stats::{DropCause, WorkerStats};
 
 /// Bytes that one packet may take beyond its body.
 const ROOM: usize = MAX_HEADER_LEN + MAX_PADDING as usize + SRTP_OVERHEAD;
@@ -83,11 +85,28 @@ impl Core {
             self.stats.drop_many(DropCause::NoRoute, entries.len() as u64);
             return;
         };
+        let mut congestion = state.congestion.take();
+        if let Some(congestion) = &mut congestion {
+            congestion.pace(
+                now,
+                &mut Load {
+                    entries: &mut entries,
+                    fillers: &mut self.fillers,
+                    batch: &mut self.batch,
+                    scratch: &mut self.paced,
+                    keys: &state.downs,
+                    downs: &mut self.downs,
+                    feeds: &self.feeds,
+                },
+            );
+        }
+        let controlled = congestion.is_some();
         let send_time = AbsSendTime::from_duration(self.clock.since_start(now)).write();
         self.lens.clear();
         if entries.len() > 1 && route.proto == TransportProto::Udp {
             for entry in &entries {
-                let outgoing = outgoing(&self.batch, &self.downs, entry, send_time, 0);
+                let twcc_seq = controlled.then_some(0);
+                let outgoing = outgoing(&self.batch, &self.downs, entry, send_time, twcc_seq);
                 let len = outgoing.and_then(|(_, outgoing)| outgoing.len()).unwrap_or_default();
                 self.lens.push(len.try_into().unwrap_or_default());
             }
@@ -95,7 +114,7 @@ impl Core {
         }
         self.arena.clear();
         for (index, entry) in entries.iter().enumerate() {
-            let twcc_seq = state.twcc_seq;
+            let twcc_seq = controlled.then_some(state.twcc_seq);
             let outgoing = outgoing(&self.batch, &self.downs, entry, send_time, twcc_seq);
             let Some((down, outgoing)) = outgoing else { continue };
             if self.arena.free() < outgoing.packet.body.len() + ROOM {
@@ -108,12 +127,11 @@ impl Core {
             match written {
                 Some(written) => {
                     self.arena.commit(written.sealed_len);
-                    state.twcc_seq = twcc_seq.wrapping_add(u16::from(written.has_twcc));
-                    state.stats.packets_out += 1;
-                    state.stats.bytes_out += written.len as u64;
-                    self.stats.packets_out += 1;
-                    self.stats.packet_bytes_out += written.len as u64;
-                    self.stats.padding_bytes_out += written.padding as u64;
+                    note_written(state, &mut self.stats, &written);
+                    if let (Some(congestion), Pace::Released(probe)) = (&mut congestion, entry.pace)
+                    {
+                        congestion.on_sent(now, written.twcc_seq, written.len, probe);
+                    }
                     self.stats.rtx_out += u64::from(entry.rtx_seq.is_some());
                     self.stats.forwarded += u64::from(entry.rtx_seq.is_none());
                     if let Some(down) = self.downs.get_mut(down) {
@@ -123,10 +141,58 @@ impl Core {
                 None => self.stats.drop_one(DropCause::Seal),
             }
         }
+        if let Some(congestion) = &mut congestion {
+            self.send_fillers(now, route, peer, congestion, out);
+        }
         out.send_all(route, &self.arena);
         entries.clear();
+        let Some(state) = self.peers.get_mut(peer) else { return };
         state.egress = entries;
+        if let Some(at) = congestion.as_ref().and_then(|congestion| congestion.poll_timeout()) {
+            self.timers.arm(&mut state.armed, peer, at.max(now + MIN_DELAY));
+        }
+        state.congestion = congestion;
     }
+
+    /// Writes what a probe is filled up with.
+    fn send_fillers(
+        &mut self,
+        now: Instant,
+        route: Route,
+        peer: PeerKey,
+        congestion: &mut Congestion,
+        out: &mut dyn Outbound,
+    ) {
+        let Some(state) = self.peers.get_mut(peer) else { return };
+        for Filler { down, seq, len, probe } in self.fillers.drain(..) {
+            let Some(down) = self.downs.get_mut(down) else { continue };
+            if self.arena.free() < ROOM {
+                out.send_all(route, &self.arena);
+                self.arena.clear();
+            }
+            let padding = Padding { wire: &down.wire, seq, len, twcc_seq: state.twcc_seq };
+            match padding.write(&mut state.transport, self.arena.tail()) {
+                Some(written) => {
+                    self.arena.commit(written.sealed_len);
+                    note_written(state, &mut self.stats, &written);
+                    down.wire.note_sent(seq, Some(seq));
+                    self.stats.fillers_out += 1;
+                    congestion.on_sent(now, written.twcc_seq, written.len, probe);
+                }
+                None => self.stats.drop_one(DropCause::Seal),
+            }
+        }
+    }
+}
+
+/// Counts a packet that was written.
+fn note_written(state: &mut PeerState, stats: &mut WorkerStats, written: &Written) {
+    state.twcc_seq = state.twcc_seq.wrapping_add(u16::from(written.twcc_seq.is_some()));
+    state.stats.packets_out += 1;
+    state.stats.bytes_out += written.len as u64;
+    stats.packets_out += 1;
+    stats.packet_bytes_out += written.len as u64;
+    stats.padding_bytes_out += written.padding as u64;
 }
 
 /// The packet of an egress entry; `None` if its subscription ended meanwhile.
@@ -135,9 +201,9 @@ fn outgoing<'a>(
     downs: &'a SlotMap<DownKey, Down>,
     entry: &'a Egress,
     send_time: [u8; 3],
-    twcc_seq: u16,
+    twcc_seq: Option<u16>,
 ) -> Option<(DownKey, Outgoing<'a>)> {
-    let Egress { packet, down, form, rtx_seq } = entry;
+    let Egress { packet, down, form, rtx_seq, .. } = entry;
     let packet = batch.get(*packet as usize)?;
     let wire = &downs.get(*down)?.wire;
     Some((*down, Outgoing { wire, packet, form, rtx_seq: *rtx_seq, send_time, twcc_seq }))

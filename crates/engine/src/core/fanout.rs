@@ -3,10 +3,11 @@
 
 use std::time::Instant;
 
+use sluice_rtp::codec::MediaKind;
 use sluice_sfu::MediaPacket;
 
 use crate::core::Core;
-use crate::core::peer::{DownKey, Egress};
+use crate::core::peer::{DownKey, Egress, Pace, PeerKey};
 use crate::core::red::Receivers;
 use crate::core::rtcp_out::FIRST_SENDER_REPORT;
 use crate::link::{FeedKey, LinkMessage};
@@ -28,9 +29,15 @@ impl Core {
         if !matches!(receivers, Receivers::NotRed(_)) {
             state.history.push(&packet);
         }
+        state.meter.on_media(now, &packet);
         let layers_changed = state.live_layers != packet.live_layers || state.epoch != packet.epoch;
         state.live_layers = packet.live_layers;
         state.epoch = packet.epoch;
+
+        let pace = match state.kind {
+            MediaKind::Audio => Pace::Urgent,
+            MediaKind::Video => Pace::Patient,
+        };
 
         // Kept before the first entry refers to it: a panic below leaves no entry that would refer
         // to the next packet instead.
@@ -48,7 +55,7 @@ impl Core {
             self.blamed = down.peer;
             let Some(form) = down.track.forward(now, packet) else { continue };
             let Some(receiver) = self.peers.get_mut(down.peer) else { continue };
-            let entry = Egress { packet: index as u32, down: *key, form, rtx_seq: None };
+            let entry = Egress { packet: index as u32, down: *key, form, rtx_seq: None, pace };
             receiver.egress.push(entry);
             if !std::mem::replace(&mut receiver.egress_dirty, true) {
                 self.egress_dirty.push(down.peer);
@@ -70,6 +77,16 @@ impl Core {
         }
         if layers_changed {
             self.ask_key_frames(now, feed);
+        }
+    }
+
+    /// Sees to it that the next flush of media looks at a peer.
+    pub(super) fn mark_egress(&mut self, now: Instant, peer: PeerKey) {
+        if let Some(state) = self.peers.get_mut(peer)
+            && !std::mem::replace(&mut state.egress_dirty, true)
+        {
+            self.egress_dirty.push(peer);
+            self.hold.begin(now);
         }
     }
 

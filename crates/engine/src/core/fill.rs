@@ -10,7 +10,7 @@ use sluice_rtp::codec::{Codec, MediaKind, PayloadInfo};
 use sluice_sfu::{LayerSet, MediaPacket, PacketBody};
 
 use crate::core::Core;
-use crate::core::peer::{DownKey, Egress};
+use crate::core::peer::{DownKey, Egress, Pace};
 use crate::core::track::Down;
 use crate::link::FeedKey;
 
@@ -98,7 +98,8 @@ impl Core {
         let Some(form) = down.track.fill(now) else { return false };
         let index = self.batch.len() as u32;
         self.batch.push(packet);
-        receiver.egress.push(Egress { packet: index, down: key, form, rtx_seq: None });
+        let pace = Pace::Patient;
+        receiver.egress.push(Egress { packet: index, down: key, form, rtx_seq: None, pace });
         if !std::mem::replace(&mut receiver.egress_dirty, true) {
             self.egress_dirty.push(down.peer);
         }

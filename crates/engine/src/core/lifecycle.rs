@@ -58,6 +58,7 @@ impl Core {
             retired: FxHashMap::default(),
             twcc_seq: 0,
             egress: Vec::new(),
+            congestion: None,
             rtcp: Vec::new(),
             armed: Armed::default(),
             dirty: false,
@@ -168,7 +169,10 @@ impl Core {
 
     /// Forgets a peer, its tracks, subscriptions and addresses.
     pub(super) fn remove_peer(&mut self, now: Instant, peer: PeerKey) {
-        let Some(state) = self.peers.remove(peer) else { return };
+        let Some(mut state) = self.peers.remove(peer) else { return };
+        if let Some(congestion) = &mut state.congestion {
+            congestion.uncount(&mut self.stats);
+        }
         self.load.fetch_sub(1, Ordering::Relaxed);
         self.stats.peers_connected -= u64::from(state.connected);
         self.peer_ids.remove(&state.id);

@@ -47,6 +47,7 @@ impl Core {
                 if let Some(feed) = self.feeds.get_mut(feed) {
                     feed.ended = true;
                     feed.history.clear();
+                    feed.meter.reset(now);
                 }
             }
             LinkMessage::Attach { track, feed, wanted } => {

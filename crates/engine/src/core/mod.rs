@@ -7,6 +7,7 @@
 //! the receivers, [`egress`] writes and seals what each of them gets.
 
 mod commands;
+mod congestion;
 mod data;
 mod demux;
 mod egress;
@@ -38,16 +39,19 @@ use rustc_hash::FxHashMap;
 use slotmap::{Key, SlotMap};
 use sluice_net::SendArena;
 use sluice_rtp::rtcp::ReportBlock;
+use sluice_sfu::allocator::Change;
 use sluice_sfu::{BodyPool, MediaPacket};
 use sluice_transport::{DtlsIdentity, Route};
 
 use crate::api::{Event, EventKind, PeerId, RoomKey, SubscriptionId, TrackId, WorkerId};
 use crate::clock::Clock;
+use crate::config::CongestionConfig;
+use crate::core::congestion::Filler;
 use crate::core::demux::ForeignRoutes;
 use crate::core::fill::Silences;
 use crate::core::hold::Hold;
 use crate::core::levels::Levels;
-use crate::core::peer::{DownKey, PeerKey, PeerState, TrackKey};
+use crate::core::peer::{DownKey, Egress, PeerKey, PeerState, TrackKey};
 use crate::core::track::{Attachment, Down, Feed, Publication};
 use crate::core::ufrag::Ufrag;
 use crate::events::EventSink;
@@ -68,6 +72,7 @@ pub(crate) struct CoreParams {
     pub(crate) identity: Arc<DtlsIdentity>,
     pub(crate) clock: Clock,
     pub(crate) egress_hold: Duration,
+    pub(crate) congestion: Option<CongestionConfig>,
     pub(crate) links: Links,
     pub(crate) events: EventSink,
     /// Peers that exist or are about to; the engine adds, the worker takes off.
@@ -79,6 +84,7 @@ pub(crate) struct Core {
     worker: WorkerId,
     identity: Arc<DtlsIdentity>,
     clock: Clock,
+    congestion: Option<CongestionConfig>,
     links: Links,
     events: EventSink,
     load: Arc<AtomicUsize>,
@@ -115,6 +121,11 @@ pub(crate) struct Core {
     arena: SendArena,
     /// Scratch for the lengths of one receiver's packets.
     lens: Vec<u16>,
+    /// Scratch for what a pacer lets go.
+    paced: Vec<Egress>,
+    fillers: Vec<Filler>,
+    /// Scratch for what an allocation changes.
+    allocation_changes: Vec<Change<DownKey>>,
     /// Scratch for report blocks.
     blocks: Vec<ReportBlock>,
     /// Scratch for one outgoing datagram.
@@ -131,6 +142,7 @@ impl Core {
             worker: params.worker,
             identity: params.identity,
             clock: params.clock,
+            congestion: params.congestion,
             links: params.links,
             events: params.events,
             load: params.load,
@@ -158,6 +170,9 @@ impl Core {
             pool: BodyPool::new(MAX_POOLED_BODIES),
             arena: SendArena::new(ARENA_BYTES),
             lens: Vec::new(),
+            paced: Vec::new(),
+            fillers: Vec::new(),
+            allocation_changes: Vec::new(),
             blocks: Vec::new(),
             datagram: Vec::new(),
             handed_over: Vec::new(),

@@ -25,8 +25,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) rtx_seq: Option<u16>,
     /// Absolute send time.
     pub(super) send_time: [u8; 3],
-    /// Transport-wide sequence number.
-    pub(super) twcc_seq: u16,
+    /// Transport-wide sequence number, if anybody reads the feedback.
+    pub(super) twcc_seq: Option<u16>,
 }
 
 /// What was written.
@@ -35,7 +35,8 @@ pub(super) struct Written {
     pub(super) len: usize,
     pub(super) padding: usize,
     pub(super) sealed_len: usize,
-    pub(super) has_twcc: bool,
+    /// The transport-wide number that it carries.
+    pub(super) twcc_seq: Option<u16>,
 }
 
 impl Outgoing<'_> {
@@ -44,9 +45,9 @@ impl Outgoing<'_> {
     pub(super) fn len(&self) -> Option<usize> {
         let mut rewritten = [0; dd::MAX_LEN];
         let descriptor = self.descriptor(&mut rewritten);
-        let twcc = write_transport_cc(self.twcc_seq);
+        let twcc = self.twcc_seq().map(write_transport_cc);
         let mut extensions: [(u8, &[u8]); MAX_EXTENSIONS] = [(0, &[]); MAX_EXTENSIONS];
-        let count = self.extensions(&twcc, descriptor, &mut extensions);
+        let count = self.extensions(twcc.as_ref(), descriptor, &mut extensions);
         let header_len = RtpHeaderWriter::len_with(&extensions[..count]).ok()?;
         let osn = if self.rtx_seq.is_some() { OSN_LEN } else { 0 };
         let rest = self.packet.payload().len().checked_sub(self.form.rewrite.replaces())?;
@@ -76,9 +77,9 @@ impl Outgoing<'_> {
         };
         let mut rewritten = [0; dd::MAX_LEN];
         let descriptor = self.descriptor(&mut rewritten);
-        let twcc = write_transport_cc(self.twcc_seq);
+        let twcc = self.twcc_seq().map(write_transport_cc);
         let mut extensions: [(u8, &[u8]); MAX_EXTENSIONS] = [(0, &[]); MAX_EXTENSIONS];
-        let count = self.extensions(&twcc, descriptor, &mut extensions);
+        let count = self.extensions(twcc.as_ref(), descriptor, &mut extensions);
         let header_len = header.write(&extensions[..count], tail).ok()?;
         let mut len = header_len;
         if self.rtx_seq.is_some() {
@@ -97,8 +98,11 @@ impl Outgoing<'_> {
             len += padding;
         }
         let sealed_len = transport.seal_rtp(tail, header_len, len).ok()?;
-        let has_twcc = self.wire.twcc_id.is_some();
-        Some(Written { len, padding, sealed_len, has_twcc })
+        Some(Written { len, padding, sealed_len, twcc_seq: self.twcc_seq() })
+    }
+
+    fn twcc_seq(&self) -> Option<u16> {
+        self.twcc_seq.filter(|_| self.wire.twcc_id.is_some())
     }
 
     /// The dependency descriptor as this receiver gets it.
@@ -114,7 +118,7 @@ impl Outgoing<'_> {
 
     fn extensions<'e>(
         &'e self,
-        twcc: &'e [u8; 2],
+        twcc: Option<&'e [u8; 2]>,
         descriptor: Option<&'e [u8]>,
         out: &mut [(u8, &'e [u8]); MAX_EXTENSIONS],
     ) -> usize {
@@ -124,7 +128,7 @@ impl Outgoing<'_> {
         let mid = self.wire.send_mid.then(|| map.id(ExtensionKind::Mid)).flatten();
         let elements = [
             mid.map(|id| (id, self.wire.mid.as_bytes())),
-            self.wire.twcc_id.map(|id| (id, &twcc[..])),
+            self.wire.twcc_id.zip(twcc).map(|(id, seq)| (id, &seq[..])),
             map.id(ExtensionKind::AbsSendTime).map(|id| (id, &self.send_time[..])),
             forwarded(ExtensionKind::AbsCaptureTime, self.packet.abs_capture_time),
             descriptor.and_then(|data| Some((map.id(ExtensionKind::DependencyDescriptor)?, data))),
@@ -135,5 +139,48 @@ impl Outgoing<'_> {
             count += 1;
         }
         count
+    }
+}
+
+/// A packet of the RTX stream that holds padding only (RFC 3550 §5.1), to fill a probe.
+pub(super) struct Padding<'a> {
+    pub(super) wire: &'a Wire,
+    /// Number on the RTX stream.
+    pub(super) seq: u16,
+    /// Bytes of padding, at least 1.
+    pub(super) len: u8,
+    /// Transport-wide sequence number.
+    pub(super) twcc_seq: u16,
+}
+
+impl Padding<'_> {
+    /// Writes the packet to the start of `tail` and encrypts it there. `None` if that cannot be
+    /// done.
+    pub(super) fn write(&self, transport: &mut Peer, tail: &mut [u8]) -> Option<Written> {
+        let (ssrc, payload_type) = self.wire.rtx?;
+        let header = RtpHeaderWriter {
+            marker: false,
+            payload_type,
+            sequence_number: self.seq,
+            timestamp: 0,
+            ssrc,
+            padding: true,
+        };
+        let twcc_seq = self.wire.twcc_id.map(|_| self.twcc_seq);
+        let number = write_transport_cc(self.twcc_seq);
+        let map = &self.wire.extensions;
+        let mid = self.wire.send_mid.then(|| map.id(ExtensionKind::Mid)).flatten();
+        let mid = mid.map(|id| (id, self.wire.mid.as_bytes()));
+        let twcc = self.wire.twcc_id.map(|id| (id, &number[..]));
+        let header_len = match (mid, twcc) {
+            (Some(mid), Some(twcc)) => header.write(&[mid, twcc], tail),
+            (mid, twcc) => header.write(mid.or(twcc).as_slice(), tail),
+        };
+        let header_len = header_len.ok()?;
+        let padding = usize::from(self.len);
+        let len = header_len + padding;
+        write_padding(tail.get_mut(header_len..len)?)?;
+        let sealed_len = transport.seal_rtp(tail, header_len, len).ok()?;
+        Some(Written { len, padding, sealed_len, twcc_seq })
     }
 }

@@ -9,6 +9,7 @@ use sluice_sfu::{Forwarded, PacketBody, StreamBinder, TwccReceiver};
 use sluice_transport::{ChannelId, Peer, Route};
 
 use crate::api::{ChannelLabel, PeerId, PeerStats, PublishedTrack, RoomKey, WorkerId};
+use crate::core::congestion::Congestion;
 use crate::core::quality::PeerQuality;
 use crate::core::ufrag::Ufrag;
 use crate::timers::Armed;
@@ -54,6 +55,8 @@ pub(crate) struct PeerState {
     /// Next transport-wide sequence number towards the peer.
     pub(crate) twcc_seq: u16,
     pub(crate) egress: Vec<Egress>,
+    /// What limits and paces all that it gets.
+    pub(crate) congestion: Option<Box<Congestion>>,
     /// RTCP packets that go out as one compound with the next flush.
     pub(crate) rtcp: Vec<u8>,
 
@@ -92,7 +95,19 @@ pub(crate) struct Held {
     pub(crate) body: PacketBody,
 }
 
+/// What a pacer needs to know of a packet, and says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Video: may wait behind a burst.
+    Patient,
+    /// Audio and what was asked for again: leaves at once.
+    Urgent,
+    /// Leaves, as part of this probe if there is one.
+    Released(Option<u16>),
+}
+
 /// One packet on its way to one receiver: which, and how its header and payload differ.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Egress {
     /// Index into the worker's batch.
     pub(crate) packet: u32,
@@ -100,4 +115,6 @@ pub(crate) struct Egress {
     pub(crate) form: Forwarded,
     /// Number on the RTX stream, if it is a retransmission there.
     pub(crate) rtx_seq: Option<u16>,
+    /// Whether the pacer may let it wait, and once it is through, the probe that it is part of.
+    pub(crate) pace: Pace,
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use sluice_rtp::rtcp::{ReportBlock, Rtcp, RtcpIter, SenderInfo};
 
 use crate::core::Core;
-use crate::core::peer::{DownKey, Egress, PeerKey};
+use crate::core::peer::{DownKey, Egress, Pace, PeerKey};
 use crate::core::track::Attachment;
 use crate::link::LinkMessage;
 use crate::stats::DropCause;
@@ -28,16 +28,13 @@ impl Core {
                 Ok(Rtcp::Fir(fir)) => {
                     fir.entries().for_each(|(ssrc, _)| self.on_key_frame_request(now, peer, ssrc));
                 }
-                // Feedback for bandwidth estimation has no consumer yet; the rest says nothing that
-                // a forwarder acts on.
-                Ok(
-                    Rtcp::TransportCc(_)
-                    | Rtcp::Remb(_)
-                    | Rtcp::Sdes(_)
-                    | Rtcp::Bye(_)
-                    | Rtcp::ExtendedReport(_)
-                    | Rtcp::Other { .. },
-                ) => {}
+                Ok(Rtcp::TransportCc(feedback)) => {
+                    self.on_transport_feedback(now, peer, &feedback);
+                }
+                Ok(Rtcp::Remb(remb)) => self.on_remb(now, peer, remb.bitrate_bps),
+                // The rest says nothing that a forwarder acts on.
+                Ok(Rtcp::Sdes(_) | Rtcp::Bye(_) | Rtcp::ExtendedReport(_) | Rtcp::Other { .. }) => {
+                }
                 Err(_) => self.stats.drop_one(DropCause::MalformedRtcp),
             }
         }
@@ -57,8 +54,8 @@ impl Core {
 
     fn on_report_block(&mut self, now: Instant, peer: PeerKey, block: &ReportBlock) {
         let Some(state) = self.peers.get_mut(peer) else { return };
-        let key = state.down_by_ssrc.get(&block.ssrc);
-        let Some(down) = key.and_then(|key| self.downs.get_mut(*key)) else { return };
+        let Some(key) = state.down_by_ssrc.get(&block.ssrc).copied() else { return };
+        let Some(down) = self.downs.get_mut(key) else { return };
         if down.wire.ssrc != block.ssrc {
             return;
         }
@@ -73,6 +70,7 @@ impl Core {
                 }
             }
         }
+        self.on_path_report(now, peer, key, block);
     }
 
     /// The receiver misses packets: what the history still has goes out with the next flush.
@@ -90,17 +88,17 @@ impl Core {
         let Some(feed) = self.feeds.get(down.feed) else { return };
         let (batch, egress) = (&mut self.batch, &mut state.egress);
         let before = egress.len();
-        down.track.on_nack(now, seqs, &feed.history, |resend| {
+        let congestion = &mut state.congestion;
+        let admit = |len| congestion.as_mut().is_none_or(|c| c.may_retransmit(now, len));
+        down.track.on_nack(now, seqs, &feed.history, admit, |resend| {
             let packet = batch.len() as u32;
             batch.push(resend.packet.clone());
             let (form, rtx_seq) = (resend.forwarded, resend.rtx_seq);
-            egress.push(Egress { packet, down: key, form, rtx_seq });
+            let pace = Pace::Urgent;
+            egress.push(Egress { packet, down: key, form, rtx_seq, pace });
         });
         if egress.len() > before {
-            if !std::mem::replace(&mut state.egress_dirty, true) {
-                self.egress_dirty.push(peer);
-            }
-            self.hold.begin(now);
+            self.mark_egress(now, peer);
         }
     }
 

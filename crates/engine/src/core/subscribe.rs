@@ -25,7 +25,16 @@ impl Core {
     /// Starts to forward a track to a receiver. A subscription that exists and keeps its SSRC and
     /// codec only changes how its packets are written.
     pub(super) fn subscribe(&mut self, now: Instant, subscribe: Subscribe) {
-        let Subscribe { subscription, peer, track, kind, encrypted, sender, settings } = subscribe;
+        let Subscribe {
+            subscription,
+            peer,
+            track,
+            kind,
+            encrypted,
+            screen_share,
+            sender,
+            settings,
+        } = subscribe;
         let Some(peer) = self.peer_ids.get(&peer).copied() else {
             return self.stats.drop_one(DropCause::StaleCommand);
         };
@@ -35,6 +44,7 @@ impl Core {
             }
             self.remove_down(now, key);
         }
+        self.begin_congestion_control(now, peer, kind, &sender);
         let feed = self.feed_of(now, track, kind, settings);
         let Some(state) = self.peers.get_mut(peer) else { return };
         let config = DownTrackConfig {
@@ -61,8 +71,11 @@ impl Core {
             feed,
             track: DownTrack::new(config, down_settings(settings), now),
             wire,
+            settings,
+            screen_share,
             connected: state.connected,
             reported_packets: 0,
+            packets_at_report: 0,
         });
         self.subscription_ids.insert(subscription, key);
         state.downs.push(key);
@@ -78,6 +91,8 @@ impl Core {
                 down.track.set_source_muted(now, true);
             }
         }
+        self.demand_changed(now, key);
+        self.settle_congestion(now, peer);
         self.update_wanted(now, feed);
         self.ask_key_frame(now, key);
     }
@@ -93,12 +108,15 @@ impl Core {
         let Some((key, down)) = key.and_then(|key| Some((key, self.downs.get_mut(key)?))) else {
             return self.stats.drop_one(DropCause::StaleCommand);
         };
-        let feed = down.feed;
+        let (feed, peer) = (down.feed, down.peer);
         let was_quiet = down.track.is_quiet();
+        down.settings = settings;
         down.track.set_settings(now, down_settings(settings));
         if !was_quiet {
             self.begin_silence(now, key);
         }
+        self.demand_changed(now, key);
+        self.settle_congestion(now, peer);
         self.update_wanted(now, feed);
         self.ask_key_frame(now, key);
     }
@@ -114,6 +132,7 @@ impl Core {
     pub(super) fn remove_down(&mut self, now: Instant, key: DownKey) {
         let Some(down) = self.downs.remove(key) else { return };
         self.subscription_ids.remove(&down.id);
+        self.demand_ended(down.peer, key);
         if let Some(state) = self.peers.get_mut(down.peer) {
             state.downs.retain(|other| *other != key);
             state.awaiting.retain(|other| *other != key);
@@ -158,7 +177,7 @@ impl Core {
             return *feed;
         }
         let wanted = settings.enabled.then_some(settings.max_spatial);
-        let feed = self.feeds.insert(Feed::new(track, kind, wanted));
+        let feed = self.feeds.insert(Feed::new(now, track, kind, wanted));
         self.feed_ids.insert(track, feed);
         self.tell_worker(now, track.worker(), LinkMessage::Attach { track, feed, wanted });
         feed

@@ -44,6 +44,7 @@ impl World {
             identity: Arc::clone(identity),
             clock: Clock::new(now),
             egress_hold: Duration::ZERO,
+            congestion: Some(CongestionConfig::default()),
             links: Links::new(vec![None]),
             events: EventSink::new(sender),
             load: Arc::clone(&load),
@@ -105,6 +106,7 @@ impl World {
             cname: String::new(),
             nack: false,
             transport_cc: false,
+            remb: false,
         };
         self.command(Command::Subscribe(Box::new(Subscribe {
             subscription: SubscriptionId::new(WORKER, serial),
@@ -112,6 +114,7 @@ impl World {
             track,
             kind: MediaKind::Audio,
             encrypted: false,
+            screen_share: false,
             sender,
             settings: SubscriptionSettings::default(),
         })));

@@ -8,7 +8,7 @@ use crate::core::track::Attachment;
 use crate::link::LinkMessage;
 
 /// A deadline that has passed is looked at again after this time, not at once.
-const MIN_DELAY: Duration = Duration::from_millis(1);
+pub(super) const MIN_DELAY: Duration = Duration::from_millis(1);
 
 impl Core {
     /// When [`handle_timeouts`](Self::handle_timeouts) or a flush has something to do.
@@ -53,6 +53,7 @@ impl Core {
             state.transport.handle_timeout(now);
             self.mark_dirty(peer);
         }
+        self.settle_congestion(now, peer);
         self.update_liveness(now, peer);
         self.write_feedback(now, peer);
         self.write_reports(now, peer);
@@ -74,6 +75,7 @@ impl Core {
             state.next_report,
             state.next_sender_report,
             state.quality.next,
+            state.congestion.as_ref().and_then(|congestion| congestion.poll_timeout()),
         ];
         let next = own.into_iter().flatten().chain(tracks).chain(awaiting).min();
         if let Some(at) = next {

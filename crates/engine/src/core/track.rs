@@ -4,15 +4,23 @@
 //! publisher's included; between them go the messages of [`crate::link`], over a ring or, on the
 //! same worker, as a call.
 
+use std::time::{Duration, Instant};
+
 use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_rtp::ext::ExtensionMap;
 use sluice_rtp::seq::seq_newer;
+use sluice_sfu::meter::{LayerRates, TrackMeter};
 use sluice_sfu::{AudioLevelObserver, DownTrack, LayerSet, TrackHistory, TrackReceiver};
 
-use crate::api::{PublishedTrack, RoomKey, SubscriptionId, TrackId, WorkerId};
+use crate::api::{
+    PublishedTrack, RoomKey, SubscriptionId, SubscriptionSettings, TrackId, WorkerId,
+};
 use crate::core::peer::{DownKey, PeerKey};
 use crate::core::red::AudioForms;
 use crate::link::FeedKey;
+
+/// Time between looks at what the layers of a track cost.
+const RATES_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A track that a peer of this worker publishes.
 pub(crate) struct Publication {
@@ -56,9 +64,13 @@ impl Publication {
 pub(crate) struct Feed {
     pub(crate) track: TrackId,
     pub(crate) downs: Vec<DownKey>,
+    pub(crate) kind: MediaKind,
     pub(crate) history: TrackHistory,
     /// Forms in which the receivers take audio.
     pub(crate) forms: AudioForms,
+    pub(crate) meter: TrackMeter,
+    /// What the meter said last, and when.
+    measured: (Instant, LayerRates),
     /// What the publisher's worker was told last.
     pub(crate) wanted_told: Option<u8>,
     /// Layers that the publisher sends.
@@ -71,8 +83,11 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    pub(crate) fn new(track: TrackId, kind: MediaKind, wanted: Option<u8>) -> Self {
+    pub(crate) fn new(now: Instant, track: TrackId, kind: MediaKind, wanted: Option<u8>) -> Self {
         Self {
+            kind,
+            meter: TrackMeter::new(false, now),
+            measured: (now, LayerRates::default()),
             track,
             downs: Vec::new(),
             history: TrackHistory::new(kind),
@@ -84,6 +99,14 @@ impl Feed {
             ended: false,
         }
     }
+
+    /// What its layers cost; looked at anew a few times a second, for all receivers.
+    pub(crate) fn rates(&mut self, now: Instant) -> LayerRates {
+        if now >= self.measured.0 + RATES_INTERVAL {
+            self.measured = (now, self.meter.rates(now));
+        }
+        self.measured.1
+    }
 }
 
 /// A subscription of a peer of this worker.
@@ -93,10 +116,15 @@ pub(crate) struct Down {
     pub(crate) feed: FeedKey,
     pub(crate) track: DownTrack,
     pub(crate) wire: Wire,
+    /// What the receiver wants.
+    pub(crate) settings: SubscriptionSettings,
+    pub(crate) screen_share: bool,
     /// The receiver's transport is up.
     pub(crate) connected: bool,
     /// Packets sent when the last sender report went out.
     pub(crate) reported_packets: u64,
+    /// Packets sent when the receiver's last report block came.
+    pub(crate) packets_at_report: u64,
 }
 
 /// What is the same in every packet of a subscription.

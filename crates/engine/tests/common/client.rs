@@ -19,6 +19,9 @@ use str0m::{Candidate, IceCreds, Input, Output, Rtc};
 /// How long a client waits on its socket before the next one has its turn.
 const PATIENCE: Duration = Duration::from_micros(200);
 
+/// Datagrams that a client takes per turn.
+const MAX_BATCH: usize = 16;
+
 /// Time between a client's RTCP reports.
 const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -109,6 +112,7 @@ impl Client {
             bytes: fingerprint.digest.clone(),
         });
         let own_print = api.local_dtls_fingerprint().bytes.clone();
+        api.enable_twcc_feedback();
         api.start_dtls(true).expect("DTLS starts");
         api.start_sctp(true);
         let remote = RemoteParams {
@@ -233,9 +237,16 @@ impl Client {
         let mut buf = vec![0; 2048];
         match &mut self.wire {
             Wire::Udp(socket) => {
-                if let Ok((len, _)) = socket.recv_from(&mut buf) {
-                    self.deliver(&buf[..len]);
+                // Waits for the first datagram and takes what has come beside it.
+                let mut datagrams = Vec::new();
+                while datagrams.len() < MAX_BATCH
+                    && let Ok((len, _)) = socket.recv_from(&mut buf)
+                {
+                    datagrams.push(buf[..len].to_vec());
+                    socket.set_nonblocking(true).expect("a socket option");
                 }
+                socket.set_nonblocking(false).expect("a socket option");
+                datagrams.iter().for_each(|datagram| self.deliver(datagram));
             }
             Wire::Tcp { stream, decoder } => {
                 match stream.read(&mut buf) {

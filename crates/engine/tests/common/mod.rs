@@ -268,6 +268,7 @@ impl World {
             track: published.track,
             kind: published.kind,
             encrypted: false,
+            screen_share: false,
             sender: SenderParams {
                 mid,
                 codec: pt.codec,
@@ -281,6 +282,7 @@ impl World {
                 cname: "stream".to_owned(),
                 nack: true,
                 transport_cc: true,
+                remb: false,
             },
             settings,
         })));
@@ -372,7 +374,22 @@ impl World {
         seq: u64,
         key_frame: bool,
     ) {
-        let payload = vp8(seq, key_frame, 200 * (layer + 1));
+        self.show_sized(client, published, layer, seq, vp8(seq, key_frame, 200 * (layer + 1)));
+    }
+
+    /// Sends one VP8 frame that fills a packet.
+    pub fn show_large(&mut self, client: usize, published: &Published, seq: u64, key_frame: bool) {
+        self.show_sized(client, published, 0, seq, vp8(seq, key_frame, 1_100));
+    }
+
+    fn show_sized(
+        &mut self,
+        client: usize,
+        published: &Published,
+        layer: usize,
+        seq: u64,
+        payload: Vec<u8>,
+    ) {
         let ts = (seq * 3000) as u32;
         let packet = Outgoing { pt: VP8, seq, ts, marker: true, level: None, payload: &payload };
         self.clients[client].write(published.streams[layer].ssrc, packet);

@@ -112,8 +112,10 @@ const CLUSTER: Support = NotYet(
     "running several nodes over Redis is not available yet: remove the `redis` section to run \
      this node alone",
 );
-const ESTIMATOR: Support = NotYet(
-    "bandwidth estimation is not tunable yet: remove this key to use the built-in behaviour",
+const ESTIMATOR: Support = NoEffect("it tunes an estimator that Sluice does not use");
+const SEND_SIDE: Support = NoEffect(
+    "Sluice estimates on the sending side for every client that sends transport-wide feedback, and \
+     follows the estimate of every other",
 );
 const PION: Support = NoEffect("it tunes a library that Sluice does not use");
 const DEPRECATED: Support = NoEffect("LiveKit dropped it");
@@ -195,12 +197,12 @@ pub(crate) const KEYS: &[Key] = &[
     key("rtc.pli_throttle.mid_quality", Duration, T("1s"), NotYet("use the default, 1s")),
     key("rtc.pli_throttle.high_quality", Duration, T("1s"), NotYet("use the default, 1s")),
     key("rtc.strict_acks", Bool, B(false), DEPRECATED),
-    key("rtc.congestion_control.enabled", Bool, B(true), ESTIMATOR),
-    key("rtc.congestion_control.allow_pause", Bool, B(false), ESTIMATOR),
-    key("rtc.congestion_control.use_send_side_bwe", Bool, B(false), ESTIMATOR),
+    key("rtc.congestion_control.enabled", Bool, B(true), Honoured),
+    key("rtc.congestion_control.allow_pause", Bool, B(false), Honoured),
+    key("rtc.congestion_control.use_send_side_bwe", Bool, B(false), SEND_SIDE),
     key("rtc.congestion_control.use_send_side_bwe_interceptor", Bool, B(false), PION),
     key("rtc.congestion_control.send_side_bwe_pacer", Text, T("no-queue"), ESTIMATOR),
-    key("rtc.congestion_control.stream_allocator.min_channel_capacity", Uint, Unset, ESTIMATOR),
+    key("rtc.congestion_control.stream_allocator.min_channel_capacity", Uint, Unset, Honoured),
     key(
         "rtc.congestion_control.stream_allocator.disable_etimation_unmanaged_tracks",
         Bool,

@@ -95,6 +95,17 @@ pub(crate) struct RtcConfig {
     pub(crate) turn_servers: Vec<TurnServer>,
     /// How long a busy worker lets packets of one receiver gather.
     pub(crate) egress_hold: Duration,
+    /// Congestion control towards receivers; `None` when disabled.
+    pub(crate) congestion_control: Option<CongestionControl>,
+}
+
+/// See [`RtcConfig::congestion_control`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CongestionControl {
+    /// Whether videos of which not even the lowest layer fits are paused.
+    pub(crate) allow_pause: bool,
+    /// Least bandwidth that streams get, bits per second.
+    pub(crate) min_channel_capacity: u64,
 }
 
 /// `rtc.interfaces` and `rtc.ips`: what is included (empty = everything) less what is excluded.
@@ -297,6 +308,15 @@ fn rtc(doc: &Document, dev: bool) -> Result<RtcConfig, ConfigError> {
         stun_servers: doc.list("rtc.stun_servers"),
         turn_servers: turn_servers(doc)?,
         egress_hold: egress_hold(doc)?,
+        congestion_control: congestion_control(doc),
+    })
+}
+
+fn congestion_control(doc: &Document) -> Option<CongestionControl> {
+    const SECTION: &str = "rtc.congestion_control";
+    doc.bool(&format!("{SECTION}.enabled")).then(|| CongestionControl {
+        allow_pause: doc.bool(&format!("{SECTION}.allow_pause")),
+        min_channel_capacity: doc.uint(&format!("{SECTION}.stream_allocator.min_channel_capacity")),
     })
 }
 

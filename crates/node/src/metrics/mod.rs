@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sluice_control::{ByKind, Histogram, RoomManager, Telemetry};
-use sluice_engine::{Engine, EngineStats, WorkerStats};
+use sluice_engine::{ESTIMATE_BUCKETS_BPS, Engine, EngineStats, WorkerStats};
 use sluice_signal::SignalStats;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -270,6 +270,15 @@ fn worker_samples(page: &mut Exposition, stats: &EngineStats) {
             page.sample(&[("worker", label)], value);
         }
     }
+    let help = "Receivers now, by the estimate of their path: up to so many bits per second";
+    page.family("sluice_receivers_by_estimate", Kind::Gauge, help);
+    let ends: Vec<String> = ESTIMATE_BUCKETS_BPS.iter().map(u64::to_string).collect();
+    let ends = ends.iter().map(String::as_str).chain(["+Inf"]);
+    for (worker, label) in stats.workers.iter().zip(&workers) {
+        for (end, count) in ends.clone().zip(worker.receivers_by_estimate) {
+            page.sample(&[("worker", label), ("bps", end)], count);
+        }
+    }
     page.family("sluice_dropped_total", Kind::Counter, "Datagrams, packets and messages dropped");
     for (worker, label) in stats.workers.iter().zip(&workers) {
         for (stage, reason, count) in worker.drops() {
@@ -337,6 +346,8 @@ mod tests {
         let sample = r#"sluice_dropped_total{worker="0",stage="engine",reason="unknown_source"} 4"#;
         assert!(text.contains(sample), "{text}");
         assert!(text.contains("sluice_peers{worker=\"0\"} 0"), "{text}");
+        let group = r#"sluice_receivers_by_estimate{worker="0",bps="+Inf"} 0"#;
+        assert!(text.contains(group), "{text}");
     }
 
     #[test]

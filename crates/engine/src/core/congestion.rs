@@ -1,0 +1,447 @@
+//! Congestion control towards each receiver: what its path takes, what each of its streams gets of
+//! that, and when packets leave.
+//!
+//! Sent packets and the receiver's RTCP flow in; layers for its down tracks, padding for probes and
+//! word of paused streams flow out. A peer has it once it watches a video and sends feedback that
+//! tells something; audio is never limited.
+
+use std::time::{Duration, Instant};
+
+use slotmap::SlotMap;
+use sluice_rtp::codec::MediaKind;
+use sluice_rtp::rtcp::{ReportBlock, TransportFeedback};
+use sluice_sfu::allocator::{
+    ASSUMED_BPS, Allocator, AllocatorConfig, Change, StreamDemand, StreamKind, StreamState,
+};
+use sluice_sfu::bwe::{
+    BandwidthEstimator, BweConfig, PacketSent, RembEstimator, SendSideEstimator,
+};
+use sluice_sfu::meter::LayerRates;
+use sluice_sfu::pacer::{MAX_PADDING_ONLY, PADDING_HEADER, Paced, Pacer, Urgency};
+use sluice_sfu::{Allocation, MAX_LAYERS, MediaPacket, Resend};
+
+use crate::api::{EventKind, SenderParams};
+use crate::config::CongestionConfig;
+use crate::core::Core;
+use crate::core::peer::{DownKey, Egress, Pace, PeerKey};
+use crate::core::track::{Down, Feed};
+use crate::link::FeedKey;
+use crate::stats::{WorkerStats, estimate_bucket};
+
+/// Time between looks at what the streams cost.
+const METER_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A peer that has sent no feedback by then sends none: its path is not estimated.
+const FEEDBACK_DUE: Duration = Duration::from_secs(3);
+
+/// The first estimate is a guess; nothing is paused until probes have had their say.
+const PAUSE_GRACE: Duration = Duration::from_secs(3);
+
+/// Without packets for this long there is nothing to control.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// Congestion control towards one receiver.
+#[derive(Debug)]
+pub(crate) struct Congestion {
+    estimator: Box<dyn BandwidthEstimator + Send>,
+    allocator: Allocator<DownKey>,
+    pacer: Pacer<Held>,
+    config: CongestionConfig,
+    since: Instant,
+    first_sent: Option<Instant>,
+    last_sent: Option<Instant>,
+    /// The receiver's feedback has begun.
+    heard: bool,
+    next_meter: Instant,
+    /// Where the estimate stands in [`WorkerStats::receivers_by_estimate`].
+    bucket: Option<usize>,
+    counted_delays: u64,
+}
+
+/// A packet that waits for its turn.
+#[derive(Debug)]
+struct Held {
+    packet: MediaPacket,
+    egress: Egress,
+}
+
+/// A packet of padding only that fills a probe.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Filler {
+    pub(crate) down: DownKey,
+    /// Number on the RTX stream.
+    pub(crate) seq: u16,
+    pub(crate) len: u8,
+    pub(crate) probe: Option<u16>,
+}
+
+/// What a flush has for one receiver, and what a pacer changes about it.
+pub(crate) struct Load<'a> {
+    /// What was meant to leave; becomes what leaves.
+    pub(crate) entries: &'a mut Vec<Egress>,
+    pub(crate) fillers: &'a mut Vec<Filler>,
+    /// The packets that entries refer to.
+    pub(crate) batch: &'a mut Vec<MediaPacket>,
+    /// Empty; what it holds afterwards is of no use.
+    pub(crate) scratch: &'a mut Vec<Egress>,
+    /// The receiver's subscriptions.
+    pub(crate) keys: &'a [DownKey],
+    pub(crate) downs: &'a mut SlotMap<DownKey, Down>,
+    pub(crate) feeds: &'a SlotMap<FeedKey, Feed>,
+}
+
+impl Congestion {
+    /// For a receiver with these capabilities; `None` if it tells nothing of its path.
+    fn new(config: CongestionConfig, sender: &SenderParams, now: Instant) -> Option<Self> {
+        let limits = BweConfig {
+            start_bps: config.start_bps,
+            max_bps: config.max_bps,
+            ..BweConfig::default()
+        };
+        let estimator: Box<dyn BandwidthEstimator + Send> = if sender.transport_cc {
+            Box::new(SendSideEstimator::new(limits, now))
+        } else if sender.remb {
+            Box::new(RembEstimator::new(limits))
+        } else {
+            return None;
+        };
+        Some(Self {
+            estimator,
+            allocator: Allocator::new(AllocatorConfig::default()),
+            pacer: Pacer::new(now, config.start_bps),
+            config,
+            since: now,
+            first_sent: None,
+            last_sent: None,
+            heard: false,
+            next_meter: now,
+            bucket: None,
+            counted_delays: 0,
+        })
+    }
+
+    /// Lets go what may leave now: what waited first, then what came, then padding for a probe.
+    pub(crate) fn pace(&mut self, now: Instant, load: &mut Load<'_>) {
+        self.release(now, load);
+        for index in 0..load.entries.len() {
+            let egress = load.entries[index];
+            let urgency = match egress.pace {
+                Pace::Patient => Urgency::Video,
+                Pace::Urgent | Pace::Released(_) => Urgency::Immediate,
+            };
+            let Some(packet) = load.batch.get(egress.packet as usize) else { continue };
+            let size = packet.body.len();
+            if self.pacer.admits(now, urgency) {
+                self.let_go(now, size, egress, load.scratch);
+            } else {
+                let held = Held { packet: packet.clone(), egress };
+                if let Some(oldest) = self.pacer.hold(now, held, size) {
+                    self.unhold(now, oldest, load);
+                }
+            }
+        }
+        self.release(now, load);
+        std::mem::swap(load.entries, load.scratch);
+        load.scratch.clear();
+    }
+
+    /// Takes from the pacer what is due.
+    fn release(&mut self, now: Instant, load: &mut Load<'_>) {
+        while let Some(paced) = self.pacer.poll(now) {
+            match paced {
+                Paced::Packet(held) => self.unhold(now, held, load),
+                Paced::Padding { bytes } => self.pad(now, bytes, load),
+            }
+        }
+    }
+
+    fn unhold(&mut self, now: Instant, held: Held, load: &mut Load<'_>) {
+        let egress = Egress { packet: load.batch.len() as u32, ..held.egress };
+        let size = held.packet.body.len();
+        load.batch.push(held.packet);
+        self.let_go(now, size, egress, load.scratch);
+    }
+
+    fn let_go(&mut self, now: Instant, size: usize, egress: Egress, out: &mut Vec<Egress>) {
+        let probe = self.pacer.on_sent(now, size);
+        out.push(Egress { pace: Pace::Released(probe), ..egress });
+    }
+
+    /// Fills a probe: with a packet that the receiver already got, else with nothing at all.
+    fn pad(&mut self, now: Instant, bytes: usize, load: &mut Load<'_>) {
+        let downs = &*load.downs;
+        let able = load.keys.iter().filter_map(|key| Some((*key, downs.get(*key)?)));
+        let able = able.filter(|(_, down)| down.connected && down.wire.rtx.is_some());
+        // What was sent most is most likely to have a packet of the size.
+        let best = able.max_by_key(|(_, down)| down.track.sent().0).map(|(key, _)| key);
+        let Some((key, down)) = best.and_then(|key| Some((key, load.downs.get_mut(key)?))) else {
+            return self.pacer.cancel_probe();
+        };
+        let history = load.feeds.get(down.feed).map(|feed| &feed.history);
+        let repeated = history
+            .filter(|_| bytes > MAX_PADDING_ONLY)
+            .and_then(|history| down.track.padding(history, bytes * 3 / 4));
+        if let Some(Resend { packet, forwarded: form, rtx_seq }) = repeated {
+            let egress = Egress { packet: 0, down: key, form, rtx_seq, pace: Pace::Urgent };
+            let held = Held { packet: packet.clone(), egress };
+            return self.unhold(now, held, load);
+        }
+        let Some(seq) = down.track.padding_seq() else { return self.pacer.cancel_probe() };
+        let len = bytes.min(MAX_PADDING_ONLY) as u8;
+        let probe = self.pacer.on_sent(now, usize::from(len) + PADDING_HEADER);
+        load.fillers.push(Filler { down: key, seq, len, probe });
+    }
+
+    /// Notes a packet that left, of whatever kind.
+    pub(crate) fn on_sent(
+        &mut self,
+        now: Instant,
+        transport_seq: Option<u16>,
+        size: usize,
+        probe: Option<u16>,
+    ) {
+        self.first_sent.get_or_insert(now);
+        self.last_sent = Some(now);
+        if let Some(transport_seq) = transport_seq {
+            self.estimator.on_packet_sent(now, PacketSent { transport_seq, size, probe });
+        }
+    }
+
+    /// Whether a retransmission of this many bytes fits what the path takes.
+    pub(crate) fn may_retransmit(&mut self, now: Instant, len: usize) -> bool {
+        self.pacer.may_retransmit(now, len)
+    }
+
+    /// When something is due. Nothing is while the receiver gets nothing and lacks nothing.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let last_sent = self.last_sent?;
+        let idle = self.next_meter > last_sent + IDLE && !self.allocator.is_deficient();
+        let allocate = self.allocator.poll_timeout().filter(|_| !idle);
+        let meter = (!idle).then_some(self.next_meter);
+        let timers = [self.estimator.poll_timeout(), self.pacer.poll_timeout(), allocate, meter];
+        timers.into_iter().flatten().min()
+    }
+
+    /// The estimate and what of it is usable; `None` for a path that nothing is known of and
+    /// nothing will be.
+    fn estimate(&self, now: Instant) -> Option<(u64, u64)> {
+        let mute = self.first_sent.is_some_and(|at| now >= at + FEEDBACK_DUE);
+        if !self.heard && mute {
+            return None;
+        }
+        let floor = self.config.min_channel_bps;
+        let (estimate, usable) = (self.estimator.estimate_bps(), self.estimator.usable_bps());
+        Some((estimate.max(floor), usable.max(floor)))
+    }
+
+    /// Lets estimator, allocator and pacer agree; appends what changes for the streams.
+    fn settle(&mut self, now: Instant, changes: &mut Vec<Change<DownKey>>) {
+        self.estimator.handle_timeout(now);
+        let estimate = self.estimate(now);
+        let (whole, usable) = estimate.unwrap_or((self.config.max_bps, self.config.max_bps));
+        self.pacer.set_rates(now, whole, usable);
+        self.allocator.set_allow_pause(self.config.allow_pause && now >= self.since + PAUSE_GRACE);
+        self.allocator.set_estimate(estimate);
+        self.allocator.allocate(now, |change| changes.push(change));
+        self.estimator.set_desired(now, self.allocator.desired_bps());
+    }
+
+    /// Moves new probes to the pacer. Without an RTX stream there is nothing to probe with.
+    fn start_probes(&mut self, now: Instant, has_rtx: bool, stats: &mut WorkerStats) {
+        while let Some(cluster) = self.estimator.poll_probe(now) {
+            if has_rtx {
+                stats.probes += 1;
+                self.pacer.start_probe(now, cluster);
+            }
+        }
+    }
+
+    /// Keeps the statistics of the worker up to date.
+    fn count(&mut self, stats: &mut WorkerStats) {
+        let delayed = self.pacer.stats().delayed;
+        stats.paced += delayed - self.counted_delays;
+        self.counted_delays = delayed;
+        let bucket = self.heard.then(|| estimate_bucket(self.estimator.estimate_bps()));
+        if bucket != self.bucket {
+            self.uncount(stats);
+            self.bucket = bucket;
+            if let Some(bucket) = bucket {
+                stats.receivers_by_estimate[bucket] += 1;
+            }
+        }
+    }
+
+    /// Takes the receiver out of the statistics.
+    pub(crate) fn uncount(&mut self, stats: &mut WorkerStats) {
+        if let Some(bucket) = self.bucket.take() {
+            stats.receivers_by_estimate[bucket] -= 1;
+        }
+    }
+}
+
+impl Core {
+    /// Begins to control the path to a receiver, if it watches its first video.
+    pub(super) fn begin_congestion_control(
+        &mut self,
+        now: Instant,
+        peer: PeerKey,
+        kind: MediaKind,
+        sender: &SenderParams,
+    ) {
+        let Some(config) = self.congestion.filter(|_| kind == MediaKind::Video) else { return };
+        let Some(state) = self.peers.get_mut(peer).filter(|s| s.congestion.is_none()) else {
+            return;
+        };
+        state.congestion = Congestion::new(config, sender, now).map(Box::new);
+        if state.congestion.is_some() {
+            for down in state.downs.clone() {
+                self.demand_changed(now, down);
+            }
+        }
+    }
+
+    /// Tells the allocator what a receiver wants of a track, after that changed.
+    pub(super) fn demand_changed(&mut self, now: Instant, key: DownKey) {
+        let Some(down) = self.downs.get(key) else { return };
+        let Some(state) = self.peers.get_mut(down.peer) else { return };
+        let Some(congestion) = &mut state.congestion else { return };
+        let Some(feed) = self.feeds.get_mut(down.feed) else { return };
+        congestion.allocator.set_stream(key, demand(now, down, feed));
+    }
+
+    /// Forgets a stream that ended.
+    pub(super) fn demand_ended(&mut self, peer: PeerKey, key: DownKey) {
+        let congestion = self.peers.get_mut(peer).and_then(|state| state.congestion.as_mut());
+        if let Some(congestion) = congestion {
+            congestion.allocator.remove_stream(key);
+        }
+    }
+
+    /// Takes transport-wide feedback of a receiver.
+    pub(super) fn on_transport_feedback(
+        &mut self,
+        now: Instant,
+        peer: PeerKey,
+        feedback: &TransportFeedback<'_>,
+    ) {
+        let congestion = self.peers.get_mut(peer).and_then(|state| state.congestion.as_mut());
+        let Some(congestion) = congestion else { return };
+        congestion.heard = true;
+        congestion.estimator.on_transport_feedback(now, feedback);
+        self.settle_congestion(now, peer);
+    }
+
+    /// Takes a receiver's own estimate.
+    pub(super) fn on_remb(&mut self, now: Instant, peer: PeerKey, bitrate_bps: u64) {
+        let congestion = self.peers.get_mut(peer).and_then(|state| state.congestion.as_mut());
+        let Some(congestion) = congestion else { return };
+        congestion.heard = true;
+        congestion.estimator.on_remb(now, bitrate_bps);
+        self.settle_congestion(now, peer);
+    }
+
+    /// Takes what a receiver reports of one of its streams.
+    pub(super) fn on_path_report(
+        &mut self,
+        now: Instant,
+        peer: PeerKey,
+        key: DownKey,
+        block: &ReportBlock,
+    ) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        let packets = down.track.sent().0.saturating_sub(down.packets_at_report);
+        down.packets_at_report = down.track.sent().0;
+        let rtt = down.track.feedback().rtt;
+        let congestion = self.peers.get_mut(peer).and_then(|state| state.congestion.as_mut());
+        let Some(congestion) = congestion else { return };
+        congestion.estimator.on_loss_report(now, f32::from(block.fraction_lost) / 256.0, packets);
+        if let Some(rtt) = rtt {
+            congestion.estimator.on_rtt(now, rtt);
+        }
+    }
+
+    /// Does what is due for a receiver, and carries out what changes for its streams.
+    pub(super) fn settle_congestion(&mut self, now: Instant, peer: PeerKey) {
+        let Some(state) = self.peers.get_mut(peer) else { return };
+        let Some(congestion) = &mut state.congestion else { return };
+        if now >= congestion.next_meter {
+            congestion.next_meter = now + METER_INTERVAL;
+            let (downs, feeds) = (&self.downs, &mut self.feeds);
+            congestion.allocator.refresh_rates(|key| {
+                let down = downs.get(key);
+                let feed = down.and_then(|down| feeds.get_mut(down.feed));
+                feed.map_or(LayerRates::default(), |feed| rates(now, feed))
+            });
+        }
+        let mut changes = std::mem::take(&mut self.allocation_changes);
+        congestion.settle(now, &mut changes);
+        let mut downs = state.downs.iter().filter_map(|key| self.downs.get(*key));
+        let has_rtx = downs.any(|down| down.wire.rtx.is_some());
+        congestion.start_probes(now, has_rtx, &mut self.stats);
+        congestion.count(&mut self.stats);
+        let is_due = congestion.pacer.poll_timeout().is_some_and(|at| at <= now);
+        if let Some(at) = congestion.poll_timeout() {
+            self.timers.arm(&mut state.armed, peer, at.max(now + super::timing::MIN_DELAY));
+        }
+        if is_due {
+            self.mark_egress(now, peer);
+        }
+        for change in changes.drain(..) {
+            self.apply_allocation(now, change);
+        }
+        self.allocation_changes = changes;
+    }
+
+    fn apply_allocation(&mut self, now: Instant, change: Change<DownKey>) {
+        let Some(down) = self.downs.get_mut(change.stream) else { return };
+        down.track.set_allocation(now, change.allocation);
+        self.stats.allocation_changes += 1;
+        if let Some(state) = change.state {
+            let paused = state == StreamState::Paused;
+            self.stats.stream_pauses += u64::from(paused);
+            let subscription = down.id;
+            if let Some(room) = self.peers.get(down.peer).map(|peer| peer.room) {
+                self.emit(room, EventKind::StreamState { subscription, paused });
+            }
+        }
+        if change.allocation != Allocation::Paused {
+            self.ask_key_frame(now, change.stream);
+        }
+    }
+}
+
+/// What a receiver wants of a track.
+fn demand(now: Instant, down: &Down, feed: &mut Feed) -> StreamDemand {
+    let kind = match (down.track.config().kind, down.screen_share) {
+        (MediaKind::Audio, _) => StreamKind::Audio,
+        (MediaKind::Video, true) => StreamKind::ScreenShare,
+        (MediaKind::Video, false) => StreamKind::Camera,
+    };
+    StreamDemand {
+        kind,
+        priority: down.settings.priority.into(),
+        enabled: down.settings.enabled,
+        max_spatial: down.settings.max_spatial,
+        max_temporal: down.settings.max_temporal,
+        rates: rates(now, feed),
+    }
+}
+
+/// What the layers of a track cost. Those that are live and not measured yet are taken to cost what
+/// they usually do.
+fn rates(now: Instant, feed: &mut Feed) -> LayerRates {
+    if feed.ended {
+        return LayerRates::default();
+    }
+    let mut rates = feed.rates(now);
+    if feed.kind == MediaKind::Video && feed.meter.is_young(now) {
+        for layer in (0..MAX_LAYERS as u8).filter(|layer| feed.live_layers.contains(*layer)) {
+            let layer = usize::from(layer);
+            let known = rates.0[layer].iter().any(|bps| *bps >= ASSUMED_BPS[layer]);
+            if !known {
+                rates.0[layer] = [ASSUMED_BPS[layer]; sluice_sfu::meter::MAX_TEMPORAL];
+            }
+        }
+    }
+    rates
+}
