@@ -374,12 +374,12 @@ impl World {
         seq: u64,
         key_frame: bool,
     ) {
-        self.show_sized(client, published, layer, seq, vp8(seq, key_frame, 200 * (layer + 1)));
+        self.show_sized(client, published, layer, seq, &vp8(seq, key_frame, 200 * (layer + 1)));
     }
 
     /// Sends one VP8 frame that fills a packet.
     pub fn show_large(&mut self, client: usize, published: &Published, seq: u64, key_frame: bool) {
-        self.show_sized(client, published, 0, seq, vp8(seq, key_frame, 1_100));
+        self.show_sized(client, published, 0, seq, &vp8(seq, key_frame, 1_100));
     }
 
     fn show_sized(
@@ -388,10 +388,10 @@ impl World {
         published: &Published,
         layer: usize,
         seq: u64,
-        payload: Vec<u8>,
+        payload: &[u8],
     ) {
         let ts = (seq * 3000) as u32;
-        let packet = Outgoing { pt: VP8, seq, ts, marker: true, level: None, payload: &payload };
+        let packet = Outgoing { pt: VP8, seq, ts, marker: true, level: None, payload };
         self.clients[client].write(published.streams[layer].ssrc, packet);
     }
 
