@@ -67,7 +67,7 @@ fn redundant_audio_goes_as_it_is_to_some_and_as_repaired_opus_to_others() {
     }
     let as_sent: Vec<(u8, Vec<u8>)> = sent.iter().map(|seq| (RED, red_of(*seq))).collect();
     assert_eq!(heard(&world, receivers[1], red), as_sent);
-    assert_eq!(world.total().red_recovered, 40);
+    world.until("counted", |w| w.total().red_recovered == 40);
 }
 
 #[test]

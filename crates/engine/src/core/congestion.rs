@@ -20,11 +20,11 @@ use sluice_sfu::meter::LayerRates;
 use sluice_sfu::pacer::{MAX_PADDING_ONLY, PADDING_HEADER, Paced, Pacer, Urgency};
 use sluice_sfu::{Allocation, MAX_LAYERS, MediaPacket, Resend};
 
-use crate::api::{EventKind, SenderParams};
+use crate::api::EventKind;
 use crate::config::CongestionConfig;
 use crate::core::Core;
 use crate::core::peer::{DownKey, Egress, Pace, PeerKey};
-use crate::core::track::{Down, Feed};
+use crate::core::track::{Down, Feed, PathFeedback};
 use crate::link::FeedKey;
 use crate::stats::{WorkerStats, estimate_bucket};
 
@@ -92,18 +92,16 @@ pub(crate) struct Load<'a> {
 
 impl Congestion {
     /// For a receiver with these capabilities; `None` if it tells nothing of its path.
-    fn new(config: CongestionConfig, sender: &SenderParams, now: Instant) -> Option<Self> {
+    fn new(config: CongestionConfig, feedback: PathFeedback, now: Instant) -> Option<Self> {
         let limits = BweConfig {
             start_bps: config.start_bps,
             max_bps: config.max_bps,
             ..BweConfig::default()
         };
-        let estimator: Box<dyn BandwidthEstimator + Send> = if sender.transport_cc {
-            Box::new(SendSideEstimator::new(limits, now))
-        } else if sender.remb {
-            Box::new(RembEstimator::new(limits))
-        } else {
-            return None;
+        let estimator: Box<dyn BandwidthEstimator + Send> = match feedback {
+            PathFeedback::TransportWide => Box::new(SendSideEstimator::new(limits, now)),
+            PathFeedback::Estimate => Box::new(RembEstimator::new(limits)),
+            PathFeedback::None => return None,
         };
         Some(Self {
             estimator,
@@ -202,7 +200,8 @@ impl Congestion {
     ) {
         self.first_sent.get_or_insert(now);
         self.last_sent = Some(now);
-        if let Some(transport_seq) = transport_seq {
+        // Of a path that nobody tells of nothing needs to be remembered.
+        if let Some(transport_seq) = transport_seq.filter(|_| !self.is_unknown(now)) {
             self.estimator.on_packet_sent(now, PacketSent { transport_seq, size, probe });
         }
     }
@@ -225,13 +224,17 @@ impl Congestion {
     /// The estimate and what of it is usable; `None` for a path that nothing is known of and
     /// nothing will be.
     fn estimate(&self, now: Instant) -> Option<(u64, u64)> {
-        let mute = self.first_sent.is_some_and(|at| now >= at + FEEDBACK_DUE);
-        if !self.heard && mute {
+        if self.is_unknown(now) {
             return None;
         }
         let floor = self.config.min_channel_bps;
         let (estimate, usable) = (self.estimator.estimate_bps(), self.estimator.usable_bps());
         Some((estimate.max(floor), usable.max(floor)))
+    }
+
+    /// Whether the receiver's feedback is overdue since the first packet.
+    fn is_unknown(&self, now: Instant) -> bool {
+        !self.heard && self.first_sent.is_some_and(|at| now >= at + FEEDBACK_DUE)
     }
 
     /// Lets estimator, allocator and pacer agree; appends what changes for the streams.
@@ -280,33 +283,38 @@ impl Congestion {
 }
 
 impl Core {
-    /// Begins to control the path to a receiver, if it watches its first video.
-    pub(super) fn begin_congestion_control(
-        &mut self,
-        now: Instant,
-        peer: PeerKey,
-        kind: MediaKind,
-        sender: &SenderParams,
-    ) {
-        let Some(config) = self.congestion.filter(|_| kind == MediaKind::Video) else { return };
-        let Some(state) = self.peers.get_mut(peer).filter(|s| s.congestion.is_none()) else {
+    /// Tells the allocator what a receiver wants of a track, after that changed. Begins to control
+    /// the path if it is the first video that flows to the receiver.
+    pub(super) fn demand_changed(&mut self, now: Instant, key: DownKey) {
+        let Some(down) = self.downs.get(key) else { return };
+        let Some(state) = self.peers.get_mut(down.peer) else { return };
+        let Some(feed) = self.feeds.get_mut(down.feed).filter(|feed| feed.meter.is_some()) else {
             return;
         };
-        state.congestion = Congestion::new(config, sender, now).map(Box::new);
-        if state.congestion.is_some() {
-            for down in state.downs.clone() {
-                self.demand_changed(now, down);
+        if let Some(congestion) = &mut state.congestion {
+            return congestion.allocator.set_stream(key, demand(now, down, feed));
+        }
+        if let Some(config) = self.congestion.filter(|_| feed.kind == MediaKind::Video) {
+            state.congestion = Congestion::new(config, down.path_feedback, now).map(Box::new);
+            if state.congestion.is_some() {
+                for down in state.downs.clone() {
+                    self.demand_changed(now, down);
+                }
             }
         }
     }
 
-    /// Tells the allocator what a receiver wants of a track, after that changed.
-    pub(super) fn demand_changed(&mut self, now: Instant, key: DownKey) {
-        let Some(down) = self.downs.get(key) else { return };
-        let Some(state) = self.peers.get_mut(down.peer) else { return };
-        let Some(congestion) = &mut state.congestion else { return };
-        let Some(feed) = self.feeds.get_mut(down.feed) else { return };
-        congestion.allocator.set_stream(key, demand(now, down, feed));
+    /// The first packet of a track has come, or it was muted or unmuted: what its receivers want of
+    /// it counts, or not.
+    pub(super) fn demands_changed(&mut self, now: Instant, feed: FeedKey) {
+        let mut index = 0;
+        while let Some(key) = self.feeds.get(feed).and_then(|f| f.downs.get(index)).copied() {
+            index += 1;
+            self.demand_changed(now, key);
+            if let Some(peer) = self.downs.get(key).map(|down| down.peer) {
+                self.settle_congestion(now, peer);
+            }
+        }
     }
 
     /// Forgets a stream that ended.
@@ -420,7 +428,7 @@ fn demand(now: Instant, down: &Down, feed: &mut Feed) -> StreamDemand {
     StreamDemand {
         kind,
         priority: down.settings.priority.into(),
-        enabled: down.settings.enabled,
+        enabled: down.settings.enabled && !feed.muted,
         max_spatial: down.settings.max_spatial,
         max_temporal: down.settings.max_temporal,
         rates: rates(now, feed),
@@ -430,11 +438,11 @@ fn demand(now: Instant, down: &Down, feed: &mut Feed) -> StreamDemand {
 /// What the layers of a track cost. Those that are live and not measured yet are taken to cost what
 /// they usually do.
 fn rates(now: Instant, feed: &mut Feed) -> LayerRates {
-    if feed.ended {
+    let Some(metered) = feed.meter.as_mut().filter(|_| !feed.ended) else {
         return LayerRates::default();
-    }
-    let mut rates = feed.rates(now);
-    if feed.kind == MediaKind::Video && feed.meter.is_young(now) {
+    };
+    let mut rates = metered.rates(now);
+    if feed.kind == MediaKind::Video && metered.meter.is_young(now) {
         for layer in (0..MAX_LAYERS as u8).filter(|layer| feed.live_layers.contains(*layer)) {
             let layer = usize::from(layer);
             let known = rates.0[layer].iter().any(|bps| *bps >= ASSUMED_BPS[layer]);

@@ -10,6 +10,7 @@ use crate::core::Core;
 use crate::core::peer::{DownKey, Egress, Pace, PeerKey};
 use crate::core::red::Receivers;
 use crate::core::rtcp_out::FIRST_SENDER_REPORT;
+use crate::core::track::Metered;
 use crate::link::{FeedKey, LinkMessage};
 use crate::stats::DropCause;
 
@@ -29,11 +30,17 @@ impl Core {
         if !matches!(receivers, Receivers::NotRed(_)) {
             state.history.push(&packet);
         }
-        state.meter.on_media(now, &packet);
+        let begins = state.meter.is_none();
+        let metered = state.meter.get_or_insert_with(|| Box::new(Metered::new(now)));
+        metered.meter.on_media(now, &packet);
         let layers_changed = state.live_layers != packet.live_layers || state.epoch != packet.epoch;
         state.live_layers = packet.live_layers;
         state.epoch = packet.epoch;
 
+        if begins {
+            self.demands_changed(now, feed);
+        }
+        let Some(state) = self.feeds.get_mut(feed) else { return };
         let pace = match state.kind {
             MediaKind::Audio => Pace::Urgent,
             MediaKind::Video => Pace::Patient,

@@ -42,12 +42,19 @@ impl Core {
                 self.set_live_layers(feed, layers);
                 self.ask_key_frames(now, feed);
             }
-            LinkMessage::Muted { feed, muted } => self.set_source_muted(now, feed, muted),
+            LinkMessage::Muted { feed, muted } => {
+                self.set_source_muted(now, feed, muted);
+                self.demands_changed(now, feed);
+                // What it cost says nothing of what it will.
+                if let Some(feed) = self.feeds.get_mut(feed).filter(|_| muted) {
+                    feed.meter = None;
+                }
+            }
             LinkMessage::TrackEnded { feed } => {
                 if let Some(feed) = self.feeds.get_mut(feed) {
                     feed.ended = true;
                     feed.history.clear();
-                    feed.meter.reset(now);
+                    feed.meter = None;
                 }
             }
             LinkMessage::Attach { track, feed, wanted } => {

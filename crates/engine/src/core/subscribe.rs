@@ -10,7 +10,7 @@ use sluice_sfu::{DownTrack, DownTrackConfig, DownTrackSettings};
 use crate::api::{SenderParams, Subscribe, SubscriptionId, SubscriptionSettings, TrackId};
 use crate::core::Core;
 use crate::core::peer::{DownKey, PeerKey, PeerState};
-use crate::core::track::{Down, Feed, Wire};
+use crate::core::track::{Down, Feed, PathFeedback, Wire};
 use crate::link::{FeedKey, LinkMessage};
 use crate::stats::DropCause;
 
@@ -44,7 +44,6 @@ impl Core {
             }
             self.remove_down(now, key);
         }
-        self.begin_congestion_control(now, peer, kind, &sender);
         let feed = self.feed_of(now, track, kind, settings);
         let Some(state) = self.peers.get_mut(peer) else { return };
         let config = DownTrackConfig {
@@ -60,6 +59,7 @@ impl Core {
             live_layers: self.feeds.get(feed).map(|feed| feed.live_layers).unwrap_or_default(),
         };
         let rtx_ssrc = sender.rtx_ssrc;
+        let path_feedback = PathFeedback::of(&sender);
         let wire = Wire::new(sender);
         let ssrc = wire.ssrc;
         if let Some(feed) = self.feeds.get_mut(feed) {
@@ -73,6 +73,7 @@ impl Core {
             wire,
             settings,
             screen_share,
+            path_feedback,
             connected: state.connected,
             reported_packets: 0,
             packets_at_report: 0,
@@ -177,7 +178,7 @@ impl Core {
             return *feed;
         }
         let wanted = settings.enabled.then_some(settings.max_spatial);
-        let feed = self.feeds.insert(Feed::new(now, track, kind, wanted));
+        let feed = self.feeds.insert(Feed::new(track, kind, wanted));
         self.feed_ids.insert(track, feed);
         self.tell_worker(now, track.worker(), LinkMessage::Attach { track, feed, wanted });
         feed

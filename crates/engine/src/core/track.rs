@@ -13,7 +13,7 @@ use sluice_sfu::meter::{LayerRates, TrackMeter};
 use sluice_sfu::{AudioLevelObserver, DownTrack, LayerSet, TrackHistory, TrackReceiver};
 
 use crate::api::{
-    PublishedTrack, RoomKey, SubscriptionId, SubscriptionSettings, TrackId, WorkerId,
+    PublishedTrack, RoomKey, SenderParams, SubscriptionId, SubscriptionSettings, TrackId, WorkerId,
 };
 use crate::core::peer::{DownKey, PeerKey};
 use crate::core::red::AudioForms;
@@ -68,9 +68,8 @@ pub(crate) struct Feed {
     pub(crate) history: TrackHistory,
     /// Forms in which the receivers take audio.
     pub(crate) forms: AudioForms,
-    pub(crate) meter: TrackMeter,
-    /// What the meter said last, and when.
-    measured: (Instant, LayerRates),
+    /// What its layers cost, from the first packet on.
+    pub(crate) meter: Option<Box<Metered>>,
     /// What the publisher's worker was told last.
     pub(crate) wanted_told: Option<u8>,
     /// Layers that the publisher sends.
@@ -83,11 +82,10 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    pub(crate) fn new(now: Instant, track: TrackId, kind: MediaKind, wanted: Option<u8>) -> Self {
+    pub(crate) fn new(track: TrackId, kind: MediaKind, wanted: Option<u8>) -> Self {
         Self {
             kind,
-            meter: TrackMeter::new(false, now),
-            measured: (now, LayerRates::default()),
+            meter: None,
             track,
             downs: Vec::new(),
             history: TrackHistory::new(kind),
@@ -99,13 +97,49 @@ impl Feed {
             ended: false,
         }
     }
+}
 
-    /// What its layers cost; looked at anew a few times a second, for all receivers.
+/// What the layers of a track cost.
+pub(crate) struct Metered {
+    pub(crate) meter: TrackMeter,
+    last: (Instant, LayerRates),
+}
+
+impl Metered {
+    pub(crate) fn new(now: Instant) -> Self {
+        let mut meter = TrackMeter::new(false, now);
+        let rates = meter.rates(now);
+        Self { meter, last: (now, rates) }
+    }
+
+    /// The rates; looked at anew a few times a second, for all receivers.
     pub(crate) fn rates(&mut self, now: Instant) -> LayerRates {
-        if now >= self.measured.0 + RATES_INTERVAL {
-            self.measured = (now, self.meter.rates(now));
+        if now >= self.last.0 + RATES_INTERVAL {
+            self.last = (now, self.meter.rates(now));
         }
-        self.measured.1
+        self.last.1
+    }
+}
+
+/// What a receiver tells of the path to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PathFeedback {
+    /// When each packet arrived.
+    TransportWide,
+    /// An estimate of its own.
+    Estimate,
+    /// Nothing.
+    None,
+}
+
+impl PathFeedback {
+    /// The best that was negotiated.
+    pub(crate) fn of(sender: &SenderParams) -> Self {
+        match (sender.transport_cc, sender.remb) {
+            (true, _) => Self::TransportWide,
+            (false, true) => Self::Estimate,
+            (false, false) => Self::None,
+        }
     }
 }
 
@@ -119,6 +153,7 @@ pub(crate) struct Down {
     /// What the receiver wants.
     pub(crate) settings: SubscriptionSettings,
     pub(crate) screen_share: bool,
+    pub(crate) path_feedback: PathFeedback,
     /// The receiver's transport is up.
     pub(crate) connected: bool,
     /// Packets sent when the last sender report went out.
