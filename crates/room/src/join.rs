@@ -108,6 +108,7 @@ impl Room {
         let links = self.new_links(&LinksParams {
             worker,
             single: params.options.single_peer_connection,
+            one_shot: params.options.one_shot,
             client: &client,
             enabled_codecs: &config.enabled_codecs,
             preference: ice.preference(),

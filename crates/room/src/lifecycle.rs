@@ -358,6 +358,10 @@ impl Room {
         if *reason != PeerFailure::IceTimeout {
             return self.depart(now, key, Departure::MediaFailed);
         }
+        if participant.options.one_shot {
+            // Nobody is there who could resume.
+            return self.depart(now, key, Departure::ConnectionTimeout);
+        }
         self.connection_failed(now, key, peer);
         let Some(participant) = self.participants.get_mut(&key) else { return };
         if let Some(session) = participant.session.take() {

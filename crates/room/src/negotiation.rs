@@ -121,6 +121,7 @@ pub(crate) struct Links {
 pub(crate) struct LinksParams<'a> {
     pub(crate) worker: WorkerId,
     pub(crate) single: bool,
+    pub(crate) one_shot: bool,
     pub(crate) client: &'a Client,
     pub(crate) enabled_codecs: &'a [proto::Codec],
     pub(crate) preference: IcePreference,
@@ -211,9 +212,13 @@ impl Room {
             limits: sluice_transport::sdp::Limits::default(),
         };
         let local = self.host.ice_credentials(worker);
+        let mut session = AnswerSession::new(session_params(local.clone(), session_ids[0]));
+        if params.one_shot {
+            session.keep_sections_open();
+        }
         let answering = Answering {
             peer: PeerLink::new(self.host.next_peer_id(worker)),
-            session: AnswerSession::new(session_params(local.clone(), session_ids[0])),
+            session,
             local,
             trickled: false,
         };
@@ -358,6 +363,9 @@ impl Room {
         if participant.session.is_none() {
             return;
         }
+        if participant.options.one_shot {
+            return self.reassign_senders(now, key);
+        }
         let Some(offering) = &mut participant.links.offering else {
             let requirement = participant.links.answering.session.take_requirement();
             if let Some(requirement) = requirement {
@@ -393,6 +401,14 @@ impl Room {
         self.send(key, Response::Offer(description));
         if first {
             self.trickle_candidates(key, proto::SignalTarget::Subscriber);
+        }
+    }
+
+    /// Tracks take over open sections of a client that cannot be asked for more.
+    fn reassign_senders(&mut self, now: Instant, key: ParticipantKey) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        if let Some(answer) = participant.links.answering.session.reassign() {
+            self.bind_senders(now, key, &answer.senders, &answer.unsupported);
         }
     }
 

@@ -260,6 +260,8 @@ pub struct SessionOptions {
     pub disable_ice_lite: bool,
     /// One peer connection for both directions (v1).
     pub single_peer_connection: bool,
+    /// The client offers once and hears nothing more (WHIP, WHEP).
+    pub one_shot: bool,
 }
 
 impl Default for SessionOptions {
@@ -272,6 +274,7 @@ impl Default for SessionOptions {
             subscriber_allow_pause: None,
             disable_ice_lite: false,
             single_peer_connection: false,
+            one_shot: false,
         }
     }
 }

@@ -9,6 +9,7 @@ mod ice_fallback;
 mod join;
 mod lifecycle;
 mod negotiation;
+mod one_shot;
 mod publish;
 mod red;
 mod resume;

@@ -2,18 +2,21 @@
 
 use rustc_hash::FxHashMap;
 use sluice_rtp::codec::MediaKind;
-use sluice_rtp::ext::ExtensionMap;
+use sluice_rtp::ext::{ExtensionKind, ExtensionMap};
 
 use super::bindings::{ReceiverBinding, SenderBinding, SenderId, SenderSpec};
 use super::error::{Misuse, SdpError};
-use super::extensions::{accept_received, accept_sent};
+use super::extensions::{accept_received, accept_sent, accept_sent_unnamed};
 use super::params::{SectionPreference, SectionsRequirement, SessionParams};
 use super::parse::{self, Role};
 use super::receive::receive_codecs;
 use super::remote::{Direction, RemoteDescription, RemoteOffer, RemoteSection, SectionKind};
 use super::sender::{self, Receiving, Senders};
-use super::write::{Body, DATA_FORMAT, Description, Media, Section};
+use super::write::{Body, DATA_FORMAT, Description, Media, Section, Source};
 use crate::{Candidate, IceCredentials, RemoteParams, Setup};
+
+/// Stream id of all open sections: a player shows them as one stream.
+const OPEN_STREAM: &str = "sluice";
 
 /// Session of a connection on which the client always offers.
 #[derive(Debug)]
@@ -32,6 +35,10 @@ pub struct AnswerSession {
     offer: Option<RemoteDescription>,
     /// What the client was asked for since its latest offer.
     asked: Option<SectionsRequirement>,
+    /// Whether the client offers once and its sections stay open for any sender.
+    open: bool,
+    /// The latest offer that was answered, kept for [`reassign`](Self::reassign).
+    latest: Option<RemoteDescription>,
 }
 
 /// What the latest answer left of a section.
@@ -75,7 +82,23 @@ impl AnswerSession {
             remote: None,
             offer: None,
             asked: None,
+            open: false,
+            latest: None,
         }
+    }
+
+    /// For a client that offers once (WHIP, WHEP): every section on which it receives is answered as
+    /// if we sent there, with every codec that we might send and without an SSRC, so that senders
+    /// can come and go without another description. Call before the first offer.
+    pub fn keep_sections_open(&mut self) {
+        self.open = true;
+    }
+
+    /// Gives open sections to the senders of now; the client does not see the answer. `None` before
+    /// the first answer, and unless [`keep_sections_open`](Self::keep_sections_open) was called.
+    pub fn reassign(&mut self) -> Option<Answer> {
+        self.offer = Some(self.latest.clone()?);
+        self.create_answer().ok()
     }
 
     /// Takes an offer. Call [`create_answer`](Self::create_answer) next, after
@@ -219,6 +242,7 @@ impl AnswerSession {
         let sending: Vec<&str> = answer.receivers.iter().map(|it| it.mid.as_str()).collect();
         self.preferences.retain(|mid, _| sending.contains(&mid.as_str()));
         self.sections = sections;
+        self.latest = self.open.then(|| offer.clone());
         self.remote = offer.transport;
         self.version += 1;
         answer.sdp = Description {
@@ -260,7 +284,8 @@ impl AnswerSession {
         }
         let is_free = |index: usize| {
             offered[index].direction.receives()
-                && self.sections.get(index).is_none_or(|section| section.sending.is_none())
+                && (self.open
+                    || self.sections.get(index).is_none_or(|section| section.sending.is_none()))
         };
         let mut free: Vec<usize> = (0..offered.len()).filter(|index| is_free(*index)).collect();
         // A section that the client made only to receive is not taken away with its own track.
@@ -334,6 +359,9 @@ impl AnswerSession {
         if let Some(id) = sender {
             self.answer_sender(id, section, &mut media, answer);
         }
+        if self.open && section.direction.receives() {
+            self.open_section(section, &mut media);
+        }
         if media.codecs.is_empty() {
             // Inactive: any codec keeps the section alive, the client offers all of them again.
             media.codecs.push(self.any_codec(section)?);
@@ -342,11 +370,38 @@ impl AnswerSession {
         Some(Body::Media(Box::new(media)))
     }
 
+    /// Adds what any sender of the section might need, and takes away what only one would have.
+    fn open_section(&self, section: &RemoteSection, media: &mut Media) {
+        for theirs in section.codecs.iter().filter(|codec| self.params.send.enables(codec.codec)) {
+            if media.codecs.iter().all(|known| known.pt != theirs.pt) {
+                let mut codec = theirs.clone();
+                codec.feedback = codec.feedback.intersection(sender::sent_feedback(codec.codec));
+                codec.feedback.transport_cc &=
+                    media.extensions.contains(ExtensionKind::TransportCc);
+                media.codecs.push(codec);
+            }
+        }
+        if !media.codecs.is_empty() {
+            media.source = Some(Source {
+                stream_id: OPEN_STREAM.to_owned(),
+                track_id: format!("{OPEN_STREAM}-{}", section.mid),
+                ssrc: None,
+                rtx_ssrc: None,
+            });
+        }
+    }
+
+    /// Extensions of what we send on a section.
+    fn sent_extensions(&self, kind: MediaKind, section: &RemoteSection) -> ExtensionMap {
+        let accept = if self.open { accept_sent_unnamed } else { accept_sent };
+        accept(kind, self.params.playout_delay, &section.receive_extensions)
+    }
+
     /// Extensions of the answer. On a section for our senders they stand there even while it is
     /// inactive: libwebrtc never again offers what every answered section of a kind left out, not
     /// even on new sections, and then refuses simulcast for want of the rid extension.
     fn extensions(&self, kind: MediaKind, section: &RemoteSection) -> ExtensionMap {
-        let sent = accept_sent(kind, self.params.playout_delay, &section.receive_extensions);
+        let sent = self.sent_extensions(kind, section);
         let received = accept_received(kind, &section.extensions);
         if section.direction == Direction::SendOnly {
             return received;
@@ -364,8 +419,7 @@ impl AnswerSession {
         let Some(sender) = self.senders.get(id) else { return };
         let chosen = sender::decodable(&sender.spec, &self.params.send, &section.codecs);
         let Some(first) = chosen.first().copied() else { return };
-        let playout_delay = self.params.playout_delay;
-        let extensions = accept_sent(media.kind, playout_delay, &section.receive_extensions);
+        let extensions = self.sent_extensions(media.kind, section);
         let receiving = Receiving { mid: &section.mid, codecs: &section.codecs, extensions };
         let binding = sender::binding(id, &sender.spec, &receiving, first);
         media.source = Some(sender.source(binding.rtx_ssrc.is_some()));

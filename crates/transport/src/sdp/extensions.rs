@@ -55,6 +55,20 @@ pub(super) fn accept_sent(
     theirs.iter().filter(|(extension, _)| ours.contains(*extension)).collect()
 }
 
+/// As [`accept_sent`], and the mid, by which a client finds the section of an SSRC that no
+/// description names.
+pub(super) fn accept_sent_unnamed(
+    kind: MediaKind,
+    playout_delay: bool,
+    theirs: &ExtensionMap,
+) -> ExtensionMap {
+    let mut accepted = accept_sent(kind, playout_delay, theirs);
+    if let Some(id) = theirs.id(Mid) {
+        accepted.insert(Mid, id);
+    }
+    accepted
+}
+
 /// Entries that stand in both maps with the same id.
 pub(super) fn intersection(a: &ExtensionMap, b: &ExtensionMap) -> ExtensionMap {
     a.iter().filter(|(kind, id)| b.id(*kind) == Some(*id)).collect()

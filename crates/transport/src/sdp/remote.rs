@@ -5,6 +5,9 @@ use sluice_rtp::ext::ExtensionMap;
 
 use super::bindings::{NegotiatedCodec, SourceSsrc};
 use super::candidate::RemoteCandidate;
+use super::error::SdpError;
+use super::params::Limits;
+use super::parse::{self, Role};
 use crate::RemoteParams;
 
 /// A description whose lines were read, before it is held against the session.
@@ -32,6 +35,24 @@ pub struct RemoteOffer {
     pub sections: Vec<RemoteSection>,
     /// Whether a data section is offered that we accept.
     pub has_data: bool,
+}
+
+impl RemoteOffer {
+    /// Reads an offer by itself, for a look before a session answers it.
+    ///
+    /// # Errors
+    /// See [`SdpError`]; a description without a section to answer is one as well.
+    pub fn parse(sdp: &str, limits: &Limits) -> Result<Self, SdpError> {
+        let offer = parse::parse(sdp, Role::Offer, limits)?;
+        let remote = offer.transport.ok_or(SdpError::Missing("a section to answer"))?;
+        Ok(Self {
+            ice_restart: false,
+            candidates: offer.candidates,
+            sections: offer.sections,
+            has_data: remote.sctp.is_some(),
+            remote,
+        })
+    }
 }
 
 /// Kind of an `m=` section.

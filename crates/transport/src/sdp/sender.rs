@@ -88,7 +88,7 @@ impl Sender {
         Source {
             stream_id: self.spec.stream_id.clone(),
             track_id: self.spec.track_id.clone(),
-            ssrc: self.spec.ssrc,
+            ssrc: Some(self.spec.ssrc),
             rtx_ssrc: self.spec.rtx_ssrc.filter(|_| with_rtx),
         }
     }

@@ -73,7 +73,8 @@ pub(super) struct Media {
 pub(super) struct Source {
     pub(super) stream_id: String,
     pub(super) track_id: String,
-    pub(super) ssrc: u32,
+    /// `None` leaves it to the header extensions of the packets.
+    pub(super) ssrc: Option<u32>,
     pub(super) rtx_ssrc: Option<u32>,
 }
 
@@ -248,10 +249,10 @@ fn write_codec(attributes: &mut Attributes, codec: &NegotiatedCodec) {
 
 impl Source {
     fn write(&self, attributes: &mut Attributes) {
-        if let Some(rtx) = self.rtx_ssrc {
-            attributes.value("ssrc-group", format!("FID {} {rtx}", self.ssrc));
+        if let (Some(ssrc), Some(rtx)) = (self.ssrc, self.rtx_ssrc) {
+            attributes.value("ssrc-group", format!("FID {ssrc} {rtx}"));
         }
-        for ssrc in [Some(self.ssrc), self.rtx_ssrc].into_iter().flatten() {
+        for ssrc in [self.ssrc, self.rtx_ssrc].into_iter().flatten() {
             attributes.value("ssrc", format!("{ssrc} cname:{}", self.stream_id));
         }
     }

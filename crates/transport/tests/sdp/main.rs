@@ -9,6 +9,7 @@
 mod answer;
 mod hostile;
 mod offer;
+mod open;
 mod renegotiation;
 mod sections;
 mod single;
