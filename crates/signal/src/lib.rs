@@ -17,6 +17,7 @@ mod server;
 mod stats;
 pub mod token;
 mod twirp;
+pub mod whip;
 
 pub use error::HttpError;
 pub use host::{HostedSession, RoomApi, SessionHost, SessionSink, SessionSource};

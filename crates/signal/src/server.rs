@@ -26,6 +26,7 @@ use crate::rtc::{MAX_MESSAGE_SIZE, Version, connect, validate};
 use crate::stats::SignalStats;
 use crate::token::ApiKeys;
 use crate::twirp;
+use crate::whip;
 
 /// Largest request body, bytes (LiveKit: `limit.max_api_request_body_size`).
 const MAX_BODY: usize = 10 << 20;
@@ -89,7 +90,7 @@ impl<H: SessionHost + RoomApi> SignalServer<H> {
     /// A server that joins clients to the rooms of `host`.
     pub fn new(host: H, config: SignalConfig) -> Self {
         let stats = Arc::new(SignalStats::default());
-        Self(Shared(Arc::new(Inner { host, config, stats })))
+        Self(Shared(Arc::new(Inner { host, config, stats, one_shots: whip::Registry::default() })))
     }
 
     /// Counters, for metrics.
@@ -104,6 +105,7 @@ impl<H: SessionHost + RoomApi> SignalServer<H> {
             .route("/", any(health::<H>))
             .merge(self.rtc("/rtc", Version::V0))
             .merge(self.rtc("/rtc/v1", Version::V1))
+            .merge(whip::routes())
             .merge(twirp::routes())
             .layer(from_fn_with_state(self.0.clone(), authenticate::<H>))
             .layer(DefaultBodyLimit::disable())
@@ -139,6 +141,7 @@ struct Inner<H> {
     host: H,
     config: SignalConfig,
     stats: Arc<SignalStats>,
+    one_shots: whip::Registry,
 }
 
 impl<H> Shared<H> {
@@ -156,6 +159,11 @@ impl<H> Shared<H> {
 
     pub(crate) fn stats(&self) -> &Arc<SignalStats> {
         &self.0.stats
+    }
+
+    /// WHIP and WHEP resources.
+    pub(crate) fn one_shots(&self) -> &whip::Registry {
+        &self.0.one_shots
     }
 
     /// Whether the node takes new participants (`limit.*` of the node).
@@ -206,6 +214,7 @@ fn cors() -> CorsLayer {
             Method::PATCH,
             Method::DELETE,
         ])
+        .expose_headers(whip::EXPOSED_HEADERS)
         // `*` would not cover Authorization.
         .allow_headers(AllowHeaders::mirror_request())
         .max_age(CORS_MAX_AGE)

@@ -52,6 +52,16 @@ pub struct SignalStats {
     pub closed_stalled: Counter,
     /// Pongs not sent because earlier ones still wait for a slow client.
     pub pongs_dropped: Counter,
+    /// WHIP resources made.
+    pub whip_created: Counter,
+    /// WHEP resources made.
+    pub whep_created: Counter,
+    /// WHIP and WHEP resources that exist now.
+    pub one_shot_open: Counter,
+    /// Offers of WHIP and WHEP clients refused.
+    pub one_shot_refused: Counter,
+    /// ICE restarts of WHIP and WHEP clients.
+    pub ice_restarts: Counter,
     /// Messages which could not be written as JSON: our fault.
     pub encode_failures: Counter,
 }

@@ -218,6 +218,18 @@ fn signal_samples(page: &mut Exposition, stats: &SignalStats) {
     ] {
         page.sample(&[("type", "signal_ws"), ("status", status), ("error_type", error)], count);
     }
+    for (kind, created) in [("whip", &stats.whip_created), ("whep", &stats.whep_created)] {
+        let labels = [("type", kind), ("status", "success"), ("error_type", "")];
+        page.sample(&labels, created.get());
+    }
+    let labels = [("type", "whip"), ("status", "error"), ("error_type", "refused")];
+    page.sample(&labels, stats.one_shot_refused.get());
+    page.gauge("sluice_one_shot_open", "WHIP and WHEP clients now", stats.one_shot_open.get());
+    page.counter(
+        "sluice_ice_restarts_total",
+        "ICE restarts of WHIP and WHEP clients",
+        stats.ice_restarts.get(),
+    );
     page.gauge("sluice_sockets_open", "Signal sockets open now", stats.sockets_open.get());
     page.family(
         "sluice_sockets_closed_total",

@@ -39,6 +39,8 @@ pub(crate) enum Version {
     V0,
     /// `/rtc/v1`
     V1,
+    /// `/whip/v1` and `/whep/v1`: no signal connection at all
+    OneShot,
 }
 
 /// `GET /rtc/validate`: would a join be refused, and why.

@@ -12,4 +12,5 @@ pub(crate) use endpoint::{Version, connect, validate};
 pub(crate) use frame::MAX_MESSAGE_SIZE;
 pub use frame::{Encoding, FrameError, decode_request};
 pub use join_request::{JoinRequestError, decode_join_request};
+pub(crate) use params::{JoinAttempt, JoinTicket};
 pub(crate) use query::Query;

@@ -16,6 +16,9 @@ use super::query::Query;
 use crate::error::HttpError;
 use crate::token::VerifiedToken;
 
+/// Protocol version of sessions whose client does not speak LiveKit's protocol (LiveKit's current).
+const ONE_SHOT_PROTOCOL: i32 = 17;
+
 /// A request that may be put to a room.
 #[derive(Debug)]
 pub(crate) struct JoinTicket {
@@ -70,6 +73,11 @@ impl JoinAttempt<'_> {
             },
             api_key: token.api_key.clone(),
         };
+        if self.version == Version::OneShot {
+            apply_one_shot(&mut ticket.params);
+            client_info::complete(&mut ticket.params.client_info, self.headers, self.peer);
+            return Ok(ticket);
+        }
         match self.query.optional("join_request") {
             Some(value) => {
                 let request = decode_join_request(value)?;
@@ -135,6 +143,7 @@ impl JoinAttempt<'_> {
             subscriber_allow_pause: query.flag("subscriber_allow_pause"),
             disable_ice_lite: query.flag("disable_ice_lite").unwrap_or(false),
             single_peer_connection: false,
+            one_shot: false,
         };
         params.client_info = client_info::from_query(query);
         params.reconnect = query.flag("reconnect").unwrap_or(false);
@@ -150,6 +159,17 @@ impl From<JoinRequestError> for HttpError {
     fn from(error: JoinRequestError) -> Self {
         Self::bad_request(error.to_string())
     }
+}
+
+/// WHIP and WHEP: the client says nothing; its HTTP side speaks the current protocol for it.
+fn apply_one_shot(params: &mut JoinParams) {
+    params.options = SessionOptions {
+        auto_subscribe: false,
+        single_peer_connection: true,
+        one_shot: true,
+        ..SessionOptions::default()
+    };
+    params.client_info.protocol = ONE_SHOT_PROTOCOL;
 }
 
 /// v1: everything is in the join request, and what is absent is false.
@@ -172,6 +192,7 @@ fn apply_join_request(params: &mut JoinParams, request: JoinRequest) -> Result<(
         subscriber_allow_pause: Some(settings.subscriber_allow_pause.unwrap_or(false)),
         disable_ice_lite: settings.disable_ice_lite,
         single_peer_connection: true,
+        one_shot: false,
     };
     params.client_info = request.client_info.unwrap_or_default();
     params.reconnect = request.reconnect;

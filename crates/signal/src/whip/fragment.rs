@@ -116,7 +116,7 @@ pub fn with_credentials(offer: &str, ufrag: &str, pwd: &str) -> String {
         } else if line.starts_with("a=ice-pwd:") {
             restarted.push_str("a=ice-pwd:");
             restarted.push_str(pwd);
-        } else if line.starts_with("a=candidate:") || line == "a=end-of-candidates" {
+        } else if line.starts_with("a=candidate:") || line.starts_with("a=end-of-candidates") {
             continue;
         } else {
             restarted.push_str(line);
@@ -195,9 +195,8 @@ mod tests {
     fn restarted_offer_differs_in_its_credentials_only() {
         let offer = "v=0\r\nm=audio 9 X 0\r\na=ice-ufrag:old1\r\na=ice-pwd:oldpwd\r\na=mid:0\r\n\
             a=candidate:1 1 udp 1 192.0.2.1 1 typ host\r\na=end-of-candidates\r\n";
-        let expected = format!(
-            "v=0\r\nm=audio 9 X 0\r\na=ice-ufrag:new1\r\na=ice-pwd:{PWD}\r\na=mid:0\r\n"
-        );
+        let expected =
+            format!("v=0\r\nm=audio 9 X 0\r\na=ice-ufrag:new1\r\na=ice-pwd:{PWD}\r\na=mid:0\r\n");
         assert_eq!(with_credentials(offer, "new1", PWD), expected);
     }
 

@@ -12,10 +12,7 @@ use std::time::Duration;
 
 use axum::body::to_bytes;
 use axum::extract::{ConnectInfo, Path, Request, State};
-use axum::http::header::{
-    CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, LINK,
-    LOCATION,
-};
+use axum::http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, LINK, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
@@ -144,7 +141,7 @@ async fn open<H: SessionHost>(
     let query = Query::parse(parts.uri.query());
     let attempt = JoinAttempt {
         version: Version::OneShot,
-        caller,
+        token: caller.token(),
         query: &query,
         headers: &parts.headers,
         peer,
@@ -167,8 +164,8 @@ async fn open<H: SessionHost>(
     };
     let (room, identity) = (ticket.room.clone(), ticket.params.identity.clone());
     let started = tokio::time::timeout(ANSWER_TIMEOUT, join(shared, ticket, sdp.clone())).await;
-    let started =
-        started.map_err(|_| HttpError::internal("timed out waiting for the session to start"))??;
+    let started = started
+        .map_err(|_| HttpError::internal("timed out waiting for the session to start"))??;
 
     let Started { sid, session, join, answer } = started;
     let etag = fragment::ufrag_of(&answer).unwrap_or_default().to_owned();

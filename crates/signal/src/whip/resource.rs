@@ -218,7 +218,7 @@ impl<H: SessionHost> Driver<H> {
         self.request(Request::Leave(leave)).await;
     }
 
-    async fn request(&self, message: Request) {
+    async fn request(&mut self, message: Request) {
         // A room that is over closes the session, which ends the task.
         self.session.requests.send(proto::SignalRequest { message: Some(message) }).await;
     }
