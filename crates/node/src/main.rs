@@ -11,6 +11,7 @@ mod list_nodes;
 mod load_test;
 mod logging;
 mod metrics;
+mod pages;
 mod ports;
 mod serve;
 mod shutdown;

@@ -23,6 +23,7 @@ use crate::addresses;
 use crate::config::Config;
 use crate::debug::{self, Debug};
 use crate::metrics::{self, Metrics};
+use crate::pages;
 use crate::shutdown::Shutdown;
 use crate::status::{NodeLimits, Status};
 use crate::tcp_only::TcpOnly;
@@ -79,7 +80,10 @@ async fn serve(
         node_id: node_id.clone(),
         region: config.region.clone(),
     });
-    let app = signal.router().merge(debug.router());
+    let mut app = signal.router().merge(debug.router());
+    if config.pages {
+        app = app.merge(pages::router(config.keys.development()));
+    }
     let mut servers = JoinSet::new();
     for listener in listeners {
         let app = app.clone().into_make_service_with_connect_info::<SocketAddr>();
@@ -284,25 +288,30 @@ fn node_id() -> String {
 
 /// The one line that says where the server is and what to do next.
 fn announce(config: &Config, engine: &Engine) {
+    let address = address(config);
+    let call = match config.pages && config.keys.development().is_some() {
+        true => format!("For a call, open http://{address}{} in two tabs. ", pages::MEET_PATH),
+        false => String::new(),
+    };
     let dev = if config.development { "--dev " } else { "" };
     println!(
-        "sluice {} is ready at {} ({} workers, media on {}). Make a token: `sluice {dev}create-token \
-         --room demo --identity me`. Guide: README.md",
+        "sluice {} is ready at ws://{address} ({} workers, media on {}). {call}Make a token: `sluice \
+         {dev}create-token --room demo --identity me`. Guide: README.md",
         env!("CARGO_PKG_VERSION"),
-        url(config),
         engine.workers(),
         media_ports(config),
     );
 }
 
-fn url(config: &Config) -> String {
+/// Where a client on this machine finds the HTTP listener.
+fn address(config: &Config) -> SocketAddr {
     let address = config.http.addresses[0];
     let host = match (address.ip(), config.rtc.node_ips.first()) {
         (ip, Some(node_ip)) if ip.is_unspecified() => *node_ip,
         (IpAddr::V4(ip), None) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         (ip, _) => ip,
     };
-    format!("ws://{}", SocketAddr::new(host, address.port()))
+    SocketAddr::new(host, address.port())
 }
 
 fn media_ports(config: &Config) -> String {

@@ -16,7 +16,8 @@ fn token(arguments: &[&str]) -> String {
 #[test]
 fn ready_line_says_where_and_what_next() {
     let server = Server::start(BINARY, &[]);
-    for part in [&format!("ws://{}", server.http), "create-token"] {
+    let page = format!("http://{}/meet", server.http);
+    for part in [&format!("ws://{}", server.http), &page, "create-token"] {
         assert!(server.ready_line.contains(part), "{}", server.ready_line);
     }
     assert_eq!(server.ready_line.lines().count(), 1);
@@ -177,4 +178,27 @@ fn negative_limit_of_tracks_is_no_limit() {
     let server = Server::start(BINARY, &["--limit.num_tracks", "-1"]);
     let path = format!("/rtc/validate?access_token={}", token(&["--room", "r", "--identity", "i"]));
     assert_eq!(get(server.http, &path, &[]).status, 200);
+}
+
+#[test]
+fn page_for_calls_is_served_in_development() {
+    let server = Server::start(BINARY, &[]);
+    let page = get(server.http, "/meet", &[]);
+    assert_eq!(page.status, 200);
+    assert!(page.headers.contains("content-security-policy: default-src 'none'"), "{page:?}");
+    for file in ["meet.css", "meet.js", "signal.js"] {
+        assert_eq!(get(server.http, &format!("/meet/{file}"), &[]).status, 200, "{file}");
+    }
+    assert_eq!(get(server.http, "/meet/token", &[]).status, 204);
+}
+
+#[test]
+fn page_makes_tokens_with_the_development_key_only_and_can_be_turned_off() {
+    let keys = format!("own: {}", "x".repeat(32));
+    let server = Server::start(BINARY, &["--keys", &keys]);
+    assert_eq!(get(server.http, "/meet", &[]).status, 200);
+    assert_eq!(get(server.http, "/meet/token", &[]).status, 404);
+    assert!(!server.ready_line.contains("/meet"), "{}", server.ready_line);
+    let server = Server::start(BINARY, &["--pages.enabled", "false"]);
+    assert_eq!(get(server.http, "/meet", &[]).status, 404);
 }

@@ -14,6 +14,7 @@ const HERE = fileURLToPath(new URL('.', import.meta.url));
 const FILES = {
   '/': ['text/html', join(HERE, 'page/index.html')],
   '/peer.js': ['text/javascript', join(HERE, 'page/peer.js')],
+  '/one_shot.js': ['text/javascript', join(HERE, 'page/one_shot.js')],
   '/livekit-client.js': [
     'text/javascript',
     join(HERE, '../node_modules/livekit-client/dist/livekit-client.umd.js'),
@@ -56,17 +57,50 @@ const context = await chromium.launchPersistentContext(profile, {
 });
 const pages = new Map();
 
-async function openPage(name) {
+async function openPage(name, address = origin) {
   const page = await context.newPage();
   page.on('console', (message) => console.error(`[${name}] ${message.type()}: ${message.text()}`));
   page.on('pageerror', (error) => console.error(`[${name}] error: ${error.stack ?? error}`));
-  await page.goto(origin);
+  await page.goto(address);
   pages.set(name, page);
   return page;
 }
 
+// Commands for a page that is not ours: what a visitor does.
+const VISITOR = {
+  visit: async (name, { address }) => void (await openPage(name, address)),
+  fill: (name, { field, text }) => pages.get(name).fill(field, text),
+  click: (name, { button }) => pages.get(name).click(button),
+  screenshot: async (name, { path }) => void (await pages.get(name).screenshot({ path })),
+  // Tiles as they show: label, classes, and the video's decoded frames if one is visible.
+  look: (name) =>
+    pages.get(name).$$eval('.tile', (tiles) =>
+      tiles.filter((tile) => tile.checkVisibility()).map((tile) => {
+        const video = tile.querySelector('video');
+        return {
+          label: tile.querySelector('.label')?.textContent ?? '',
+          classes: [...tile.classList],
+          shows: video.checkVisibility(),
+          frames: video.getVideoPlaybackQuality().totalVideoFrames,
+        };
+      }),
+    ),
+  text: (name, { field }) => pages.get(name).textContent(field),
+  sound: (name) =>
+    pages.get(name).$$eval('audio', (all) => all.filter((audio) => !audio.paused).length),
+  close: async (name) => {
+    await pages.get(name).close();
+    pages.delete(name);
+  },
+};
+
 async function answer({ id, command, peer: name, ...options }) {
   try {
+    if (VISITOR[command]) {
+      const result = await VISITOR[command](name, options);
+      console.log(JSON.stringify({ id, result: result ?? {} }));
+      return;
+    }
     const page = command === 'join' ? await openPage(name) : pages.get(name);
     if (!page) throw new Error(`no peer ${name}`);
     const call = ([method, argument]) => window.peer[method](argument);

@@ -53,6 +53,12 @@ impl ApiKeys {
         self.0.keys().map(String::as_str)
     }
 
+    /// The development key, if it is configured: its secret is no secret.
+    pub(crate) fn development(&self) -> Option<(String, String)> {
+        let secret = self.0.get(DEV_KEY).filter(|secret| secret.expose() == DEV_SECRET)?;
+        Some((DEV_KEY.to_owned(), secret.expose().to_owned()))
+    }
+
     /// All keys with their secrets.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Secret)> {
         self.0.iter().map(|(key, secret)| (key.as_str(), secret))

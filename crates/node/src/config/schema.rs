@@ -142,6 +142,8 @@ pub(crate) const KEYS: &[Key] = &[
     key("debug_handler.port", Uint, Unset, Honoured),
     // `workers` is Sluice's own: media worker threads, 0 = one per core.
     key("workers", Uint, Unset, Honoured),
+    // `pages.enabled` is Sluice's own: the page for calls at `/meet`; on in development.
+    key("pages.enabled", Bool, B(false), Honoured),
     // logging
     key("logging.level", Text, T("info"), Honoured),
     key("logging.json", Bool, B(false), Honoured),

@@ -40,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) logging: LoggingConfig,
     /// The metrics listener, if any.
     pub(crate) prometheus: Option<PrometheusConfig>,
+    /// Whether `/meet` is served.
+    pub(crate) pages: bool,
     /// Port of the listener for `/debug`, if any.
     pub(crate) debug_port: Option<u16>,
     /// Changed keys that change nothing, with the reason.
@@ -246,6 +248,7 @@ pub(super) fn build(doc: &Document, keys: ApiKeys, dev: bool) -> Result<Config, 
         limit: limit(doc),
         logging: logging(doc)?,
         prometheus: prometheus(doc)?,
+        pages: if doc.is_set("pages.enabled") { doc.bool("pages.enabled") } else { development },
         debug_port: Some(doc.uint("debug_handler.port") as u16).filter(|port| *port != 0),
         without_effect: doc.without_effect(),
         unknown: doc.unknown().iter().map(ToString::to_string).collect(),
