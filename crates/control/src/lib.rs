@@ -19,7 +19,7 @@ pub use manager::{ManagerConfig, ManagerStats, RoomManager};
 pub use session::{Session, SessionOutput, SessionRequests, SessionResponses};
 pub use sluice_room::{
     ApiError, COMPATIBLE_SERVER_VERSION, CloseReason, DataDrops, Grants, JoinError, JoinParams,
-    Limits, RoomConfig, RoomDescription, RoomSettings, SessionId, SessionOptions, SharedResponse,
-    TokenClaims, WebhookEvent, WebhookKind,
+    Limits, LowPower, RoomConfig, RoomDescription, RoomSettings, SessionId, SessionOptions,
+    SharedResponse, TokenClaims, WebhookEvent, WebhookKind,
 };
 pub use telemetry::{ByKind, Histogram, Telemetry};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_rtp::ext::ExtensionMap;
+use sluice_sfu::PlayoutDelayRange;
 use sluice_transport::{IceCredentials, RemoteParams};
 
 /// Index of a worker thread of this node, `0..workers`.
@@ -226,6 +227,8 @@ pub struct Subscribe {
     pub encrypted: bool,
     /// Whether the source is a screen share: it is served before cameras.
     pub screen_share: bool,
+    /// Limits of the receiver's jitter buffer, where the room sets some.
+    pub playout_delay: Option<PlayoutDelayRange>,
     /// What was negotiated with the receiver.
     pub sender: SenderParams,
     /// What the receiver wants now.

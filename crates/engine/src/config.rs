@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_sfu::key_frame::DEFAULT_INTERVAL;
+use sluice_sfu::{AudioLevelConfig, MAX_LAYERS};
 use sluice_transport::DtlsIdentity;
 
 /// Most workers an engine can have: a worker is named by one character of the ICE `ufrag`.
@@ -58,6 +60,27 @@ impl Default for CongestionConfig {
     }
 }
 
+/// What a worker does with media where operators may choose.
+#[derive(Debug, Clone, Copy)]
+pub struct MediaConfig {
+    /// Shortest time between two key-frame requests to a publisher, lowest layer first.
+    pub key_frame_intervals: [Duration; MAX_LAYERS],
+    /// When a microphone counts as speaking.
+    pub audio_levels: AudioLevelConfig,
+    /// Microphones of a room that are forwarded at a time, the loudest; 0 = all.
+    pub max_forwarded_speakers: usize,
+}
+
+impl Default for MediaConfig {
+    fn default() -> Self {
+        Self {
+            key_frame_intervals: [DEFAULT_INTERVAL; MAX_LAYERS],
+            audio_levels: AudioLevelConfig::default(),
+            max_forwarded_speakers: 0,
+        }
+    }
+}
+
 /// Parameters of [`Engine::start`](crate::Engine::start).
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -82,6 +105,8 @@ pub struct EngineConfig {
     pub egress_hold: Duration,
     /// Congestion control towards receivers; `None`: everybody gets what they want.
     pub congestion: Option<CongestionConfig>,
+    /// What workers do with media.
+    pub media: MediaConfig,
     /// Commands that may wait per worker.
     pub command_capacity: usize,
     /// Events that may wait for the control plane, all workers together.
@@ -103,6 +128,7 @@ impl Default for EngineConfig {
             send_buffer_bytes: SOCKET_BUFFER_BYTES,
             egress_hold: DEFAULT_EGRESS_HOLD,
             congestion: Some(CongestionConfig::default()),
+            media: MediaConfig::default(),
             command_capacity: 8192,
             event_capacity: 16_384,
             link_capacity: 4096,

@@ -27,12 +27,13 @@ mod worker;
 
 pub use api::*;
 pub use config::{
-    CongestionConfig, DEFAULT_EGRESS_HOLD, EngineConfig, MAX_WORKERS, SOCKET_BUFFER_BYTES, UdpPorts,
+    CongestionConfig, DEFAULT_EGRESS_HOLD, EngineConfig, MAX_WORKERS, MediaConfig,
+    SOCKET_BUFFER_BYTES, UdpPorts,
 };
 pub use engine::{Engine, SendError, StartError};
 pub use stats::{
     DropCause, ESTIMATE_BUCKETS_BPS, EngineStats, MediaDrop, TransportDrop, WorkerStats,
 };
 
-pub use sluice_sfu::quality;
+pub use sluice_sfu::{AudioLevelConfig, PlayoutDelayRange, quality};
 pub use sluice_transport::peer::ICE_DISCONNECTED;

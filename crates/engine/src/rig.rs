@@ -24,7 +24,7 @@ use crate::api::{
     TrackId, WorkerId,
 };
 use crate::clock::Clock;
-use crate::config::CongestionConfig;
+use crate::config::{CongestionConfig, MediaConfig};
 use crate::core::{Core, CoreParams};
 use crate::events::EventSink;
 use crate::io::Outbound;
@@ -125,6 +125,7 @@ impl Rig {
             clock: Clock::new(now),
             egress_hold: config.egress_hold,
             congestion: Some(CongestionConfig::default()),
+            media: MediaConfig::default(),
             links: Links::new(vec![None]),
             events: EventSink::new(sender),
             load: Arc::new(AtomicUsize::new(0)),
@@ -342,6 +343,7 @@ impl Rig {
             kind: self.config.kind,
             encrypted: false,
             screen_share: false,
+            playout_delay: None,
             sender,
             settings: SubscriptionSettings::default(),
         };

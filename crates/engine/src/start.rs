@@ -81,6 +81,7 @@ pub(crate) fn start(config: &EngineConfig) -> Result<(Shared, mpsc::Receiver<Eve
             clock,
             egress_hold: config.egress_hold,
             congestion: config.congestion,
+            media: config.media,
             links: Links::new(senders),
             events: EventSink::new(events.clone()),
             load: Arc::clone(&handle.load),

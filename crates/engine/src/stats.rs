@@ -190,6 +190,8 @@ pub enum DropCause {
     Unmatched,
     /// Media of a muted track.
     Muted,
+    /// A microphone while others are louder, where only so many are forwarded.
+    OffStage,
     /// Sealing failed.
     Seal,
     /// The socket's bounded queue was full.
@@ -221,7 +223,7 @@ impl DropCause {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NotClassified,
         Self::UnknownUfrag,
         Self::UnknownSource,
@@ -230,6 +232,7 @@ impl DropCause {
         Self::UnboundRtp,
         Self::Unmatched,
         Self::Muted,
+        Self::OffStage,
         Self::Seal,
         Self::SendQueue,
         Self::SendError,
@@ -255,6 +258,7 @@ impl DropCause {
             Self::UnboundRtp => "unbound_rtp",
             Self::Unmatched => "unmatched",
             Self::Muted => "muted",
+            Self::OffStage => "off_stage",
             Self::Seal => "seal",
             Self::SendQueue => "send_queue",
             Self::SendError => "send_error",

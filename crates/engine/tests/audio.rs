@@ -154,3 +154,35 @@ fn a_receiver_that_pauses_a_microphone_gets_silence_and_others_do_not() {
     world.until("silent", |w| silences(w, pausing, paused) == 10);
     assert_eq!(silences(&world, other, kept), 0);
 }
+
+#[test]
+fn a_large_room_hears_its_loudest_and_gives_the_place_of_who_falls_silent_to_the_next() {
+    let mut config = common::config(2, OWN_PORTS);
+    config.media.max_forwarded_speakers = 1;
+    let mut world = World::with(config);
+    let speakers = [world.connect(0), world.connect(1)];
+    let listener = world.connect(1);
+    let tracks = speakers.map(|speaker| world.publish_audio(speaker));
+    let heard = [0, 1].map(|i| world.subscribe(listener, &tracks[i]));
+    world.run_for(Duration::from_millis(50));
+    for seq in 1_000..1_020 {
+        world.speak(speakers[0], &tracks[0], seq);
+        world.run_for(Duration::from_millis(5));
+        world.speak(speakers[1], &tracks[1], seq);
+        world.turn();
+    }
+    world.until("the first is heard", |w| w.numbers(listener, heard[0]).len() == 20);
+    assert!(world.numbers(listener, heard[1]).is_empty());
+    // The first one stops; the second goes on and is heard once the place is free.
+    let mut seq = 1_020;
+    world.until("the second is heard", |w| {
+        w.speak(speakers[1], &tracks[1], seq);
+        seq += 1;
+        w.run_for(Duration::from_millis(10));
+        w.numbers(listener, heard[1]).len() >= 20
+    });
+    let packets = world.clients[listener].received(heard[1].ssrc);
+    assert!(packets.windows(2).all(|p| *p[1].seq_no == *p[0].seq_no + 1));
+    assert_eq!(world.numbers(listener, heard[0]).len(), 20);
+    assert!(world.total().dropped_for(sluice_engine::DropCause::OffStage) > 0);
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{ONE_PORT, OWN_PORTS, World};
 use sluice_engine::UdpPorts;
-use sluice_engine::api::EventKind;
+use sluice_engine::api::{Command, EventKind};
 
 fn audio_and_video_pass(workers: u8, udp: UdpPorts, publisher_on: u8, subscriber_on: u8) {
     let mut world = World::new(workers, udp);
@@ -125,4 +125,30 @@ fn datagrams_that_reach_the_wrong_worker_are_handed_over() {
         subscriptions.iter().all(|(client, s)| w.numbers(*client, *s).len() == 20)
     });
     assert!(world.total().foreign_routes > 0);
+}
+
+#[test]
+fn a_video_ends_in_black_and_its_numbers_go_on_when_it_is_subscribed_again() {
+    let mut world = World::new(1, OWN_PORTS);
+    let (publisher, subscriber) = (world.connect(0), world.connect(0));
+    let video = world.publish_video(publisher, &[]);
+    let sees = world.subscribe(subscriber, &video);
+    world.run_for(Duration::from_millis(20));
+    for seq in 1_000..1_010u64 {
+        world.show(publisher, &video, 0, seq, seq == 1_000);
+        world.turn();
+    }
+    world.until("seen", |w| w.numbers(subscriber, sees).len() == 10);
+    world.send(Command::Unsubscribe { subscription: sees.id });
+    world.until("black", |w| w.clients[subscriber].received(sees.ssrc).len() == 12);
+    let packets = world.clients[subscriber].received(sees.ssrc);
+    for black in &packets[10..] {
+        // Behind a descriptor of its own: a key frame of 8 by 8.
+        let frame = black.payload.strip_prefix(&[0x90, 0xf0]).expect("a descriptor");
+        assert_eq!(frame[3..13], [0x10, 2, 0, 0x9d, 1, 0x2a, 8, 0, 8, 0]);
+        assert!(black.header.marker);
+    }
+    assert!(packets.windows(2).all(|p| *p[1].seq_no == *p[0].seq_no + 1));
+    assert!(packets.windows(2).all(|p| p[1].time.numer() > p[0].time.numer()));
+    world.until("forgotten", |w| w.total().subscriptions == 0);
 }

@@ -8,9 +8,11 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::serve::ListenerExt;
 use rand::RngExt;
-use sluice_control::{Limits, ManagerConfig, MediaEngine, RoomConfig, RoomManager};
+use sluice_control::{Limits, LowPower, ManagerConfig, MediaEngine, RoomConfig, RoomManager};
 use sluice_engine::api::Event;
-use sluice_engine::{CongestionConfig, Engine, EngineConfig, MAX_WORKERS, UdpPorts as EnginePorts};
+use sluice_engine::{
+    CongestionConfig, Engine, EngineConfig, MAX_WORKERS, PlayoutDelayRange, UdpPorts as EnginePorts,
+};
 use sluice_proto as proto;
 use sluice_signal::token::ApiKeys;
 use sluice_signal::{Probe, SignalConfig, SignalServer};
@@ -20,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::addresses;
-use crate::config::Config;
+use crate::config::{Config, Quality};
 use crate::debug::{self, Debug};
 use crate::metrics::{self, Metrics};
 use crate::pages;
@@ -164,6 +166,7 @@ fn start_engine(config: &Config) -> anyhow::Result<(Engine, mpsc::Receiver<Event
             min_channel_bps: control.min_channel_capacity,
             ..CongestionConfig::default()
         }),
+        media: config.media,
         ..EngineConfig::default()
     };
     Engine::start(engine_config)
@@ -197,6 +200,19 @@ fn room_manager(config: &Config, engine: &Engine, node_id: &str) -> RoomManager 
         max_participants: config.room.max_participants,
         enable_remote_unmute: config.room.enable_remote_unmute,
         active_red_encoding: config.room.active_red_encoding,
+        audio_update_interval: config.media.audio_levels.interval,
+        low_power: LowPower {
+            max_quality: match config.room.low_power_quality {
+                Quality::Low => proto::VideoQuality::Low,
+                Quality::Medium => proto::VideoQuality::Medium,
+                Quality::High => proto::VideoQuality::High,
+            },
+            max_fps: config.room.low_power_fps,
+        },
+        playout_delay: config
+            .room
+            .playout_delay
+            .map(|(min_ms, max_ms)| PlayoutDelayRange { min_ms, max_ms }),
         dynacast_pause_delay: config.room.dynacast_pause_delay,
         enable_data_tracks: config.room.enable_data_tracks,
         enable_participant_data_blob: config.room.enable_participant_data_blob,

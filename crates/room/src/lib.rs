@@ -17,6 +17,7 @@ mod ice_fallback;
 mod ids;
 mod join;
 mod lifecycle;
+mod low_power;
 mod negotiation;
 mod outputs;
 pub mod packet;
@@ -41,6 +42,7 @@ pub use describe::{
 };
 pub use error::{ApiError, JoinError};
 pub use ids::{ParticipantSid, RoomSid, TrackSid};
+pub use low_power::LowPower;
 pub use outputs::{
     CloseReason, Output, SessionId, SharedResponse, TokenClaims, WebhookEvent, WebhookKind,
 };

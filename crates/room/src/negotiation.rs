@@ -197,6 +197,9 @@ impl Room {
         let send = CodecPolicy::from_mime_types(enabled);
         let fingerprint = self.host.fingerprint();
         let session_ids = [self.rng.next_u64(), self.rng.next_u64()];
+        // Delayed video without its audio would be worse than none.
+        let playout_delay = self.playout_delay.is_some()
+            && (!self.sync_streams || params.client.shares_stream_ids());
         let session_params = |ice: IceCredentials, session_id: u64| SessionParams {
             local: LocalDescription {
                 ice,
@@ -208,7 +211,7 @@ impl Room {
             session_id,
             // A section of a shared stream would move its new track into the old group.
             reuse_sections: params.client.reuses_sections() && !self.sync_streams,
-            playout_delay: false,
+            playout_delay,
             limits: sluice_transport::sdp::Limits::default(),
         };
         let local = self.host.ice_credentials(worker);

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_engine::PlayoutDelayRange;
 use sluice_engine::api::{PeerId, RoomKey, SubscriptionId, TrackId, WorkerId};
 use sluice_proto as proto;
 use sluice_transport::{Candidate, Fingerprint, IceCredentials};
 
 use crate::Grants;
 use crate::ids::ParticipantSid;
+use crate::low_power::LowPower;
 use crate::outputs::SessionId;
 
 /// What a room needs to know of the media plane besides the commands it sends.
@@ -95,6 +97,12 @@ pub struct RoomConfig {
     pub enable_remote_unmute: bool,
     /// Adds redundancy (RED) to Opus that is published without, for receivers that take it.
     pub active_red_encoding: bool,
+    /// Time between the workers' reports of audio levels.
+    pub audio_update_interval: Duration,
+    /// What receivers with the attribute `low_power` get at most.
+    pub low_power: LowPower,
+    /// Limits of receivers' jitter buffers; `None` leaves them alone.
+    pub playout_delay: Option<PlayoutDelayRange>,
     /// How long a lower wanted quality must last before the publisher hears of it.
     pub dynacast_pause_delay: Duration,
     /// Data tracks are offered to clients.
@@ -145,6 +153,9 @@ impl Default for RoomConfig {
             max_participants: 0,
             enable_remote_unmute: false,
             active_red_encoding: false,
+            audio_update_interval: Duration::from_millis(400),
+            low_power: LowPower::default(),
+            playout_delay: None,
             dynacast_pause_delay: Duration::from_secs(5),
             enable_data_tracks: true,
             enable_participant_data_blob: false,
@@ -167,6 +178,8 @@ pub struct RoomSettings {
     pub departure_timeout: Option<Duration>,
     /// See [`RoomConfig::max_participants`].
     pub max_participants: Option<u32>,
+    /// See [`RoomConfig::playout_delay`].
+    pub playout_delay: Option<PlayoutDelayRange>,
     /// Initial room metadata.
     pub metadata: String,
     /// Name of configured settings that fill in what these leave out; empty = none.
@@ -185,6 +198,7 @@ impl RoomSettings {
             empty_timeout: self.empty_timeout.or(preset.empty_timeout),
             departure_timeout: self.departure_timeout.or(preset.departure_timeout),
             max_participants: self.max_participants.or(preset.max_participants),
+            playout_delay: self.playout_delay.or(preset.playout_delay),
             metadata: if self.metadata.is_empty() { preset.metadata } else { self.metadata },
             agents: if self.agents.is_empty() { preset.agents } else { self.agents },
             preset: String::new(),
@@ -200,6 +214,7 @@ impl From<&proto::CreateRoomRequest> for RoomSettings {
             empty_timeout: seconds(request.empty_timeout),
             departure_timeout: seconds(request.departure_timeout),
             max_participants: Some(request.max_participants).filter(|&max| max > 0),
+            playout_delay: playout_delay(request.min_playout_delay, request.max_playout_delay),
             metadata: request.metadata.clone(),
             preset: request.room_preset.clone(),
             agents: request.agents.clone(),
@@ -215,12 +230,17 @@ impl From<&proto::RoomConfiguration> for RoomSettings {
             empty_timeout: seconds(config.empty_timeout),
             departure_timeout: seconds(config.departure_timeout),
             max_participants: Some(config.max_participants).filter(|&max| max > 0),
+            playout_delay: playout_delay(config.min_playout_delay, config.max_playout_delay),
             metadata: config.metadata.clone(),
             preset: String::new(),
             agents: config.agents.clone(),
             sync_streams: config.sync_streams,
         }
     }
+}
+
+fn playout_delay(min_ms: u32, max_ms: u32) -> Option<PlayoutDelayRange> {
+    (min_ms > 0 || max_ms > 0).then_some(PlayoutDelayRange { min_ms, max_ms })
 }
 
 fn seconds(value: u32) -> Option<Duration> {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustc_hash::FxHashMap;
+use sluice_engine::PlayoutDelayRange;
 use sluice_engine::api::{PeerId, RoomKey, SubscriptionId, TrackId};
 use sluice_proto as proto;
 
@@ -39,6 +40,7 @@ pub struct Room {
     pub(crate) empty_timeout: Duration,
     pub(crate) departure_timeout: Duration,
     pub(crate) max_participants: u32,
+    pub(crate) playout_delay: Option<PlayoutDelayRange>,
     pub(crate) sync_streams: bool,
     pub(crate) version: Option<proto::TimedVersion>,
     /// Unix time of creation.
@@ -93,6 +95,7 @@ impl Room {
             departure_timeout: settings.departure_timeout.unwrap_or(config.departure_timeout),
             max_participants: settings.max_participants.unwrap_or(config.max_participants),
             sync_streams: settings.sync_streams || config.sync_streams,
+            playout_delay: settings.playout_delay.or(config.playout_delay),
             config,
             version: Some(next_version(None, unix_micros)),
             created: unix_time,

@@ -221,9 +221,13 @@ impl Room {
         replace(&mut participant.name, edit.name);
         replace(&mut participant.metadata, edit.metadata);
         changed |= participant.attributes != attributes;
+        let was_low_power = participant.is_low_power();
         participant.attributes = attributes;
         if !changed {
             return Ok(());
+        }
+        if participant.is_low_power() != was_low_power {
+            self.reapply_own_settings(key);
         }
         self.participant_edited(now, key);
         self.refresh_token(now, key);

@@ -18,8 +18,9 @@ use crate::track::Level;
 /// Levels are rounded up to this many steps, so that small changes are not sent.
 const LEVEL_STEPS: f32 = 8.0;
 
-/// A level that is not repeated within this time is over: two of the workers' intervals and some.
-const LEVEL_LIFETIME: Duration = Duration::from_millis(1000);
+/// A level that is not repeated is over after this many halves of the workers' interval: two
+/// intervals and some.
+const LEVEL_LIFETIME_HALVES: u32 = 5;
 
 /// Level of a simulated speaker.
 const SIMULATED_LEVEL: f32 = 0.9;
@@ -52,8 +53,9 @@ impl Room {
     /// Recomputes the speakers and sends what changed.
     pub(crate) fn update_speakers(&mut self, now: Instant) {
         let tracks = &self.tracks;
+        let lifetime = self.config.audio_update_interval * LEVEL_LIFETIME_HALVES / 2;
         self.speakers.levels.retain(|id, level| {
-            tracks.contains_key(id) && now.saturating_duration_since(level.at) < LEVEL_LIFETIME
+            tracks.contains_key(id) && now.saturating_duration_since(level.at) < lifetime
         });
         let mut current: BTreeMap<ParticipantKey, f32> = BTreeMap::new();
         for (id, level) in &self.speakers.levels {
@@ -72,7 +74,7 @@ impl Room {
         if self.speakers.levels.is_empty() {
             self.timers.cancel(Timer::SpeakersStale);
         } else {
-            self.timers.set(Timer::SpeakersStale, now + LEVEL_LIFETIME);
+            self.timers.set(Timer::SpeakersStale, now + lifetime);
         }
         if !changes.is_empty() {
             self.send_speakers(&changes);

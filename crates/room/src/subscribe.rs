@@ -263,7 +263,8 @@ impl Room {
         };
         let spec = SenderSpec {
             kind: track.kind,
-            codecs: track.sender_codecs(participant.client.takes_red()),
+            codecs: track
+                .sender_codecs(participant.client.takes_red() && !participant.is_low_power()),
             stream_id,
             track_id: sid.into(),
             ssrc: participant.links.next_ssrc(),
@@ -342,6 +343,7 @@ impl Room {
         let worker = participant.links.worker;
         let peer = participant.data_peer();
         let adaptive = participant.options.adaptive_stream;
+        let cap = participant.is_low_power().then_some(&self.config.low_power);
         let Some(subscription) = participant.subscriptions.get_mut(&sid) else { return };
         let Some(active) = &mut subscription.active else { return };
         let Some(track) = self.tracks.get(&active.track) else { return };
@@ -354,7 +356,7 @@ impl Room {
         }
         active.unbound_since = None;
         let id = self.host.next_subscription_id(worker);
-        let settings = track.subscription_settings(subscription.settings.as_ref(), adaptive);
+        let settings = track.subscription_settings(subscription.settings.as_ref(), adaptive, cap);
         let mid = binding.mid.clone();
         let rebound =
             active.bound.replace(Bound { id, mid, pt: binding.codec.pt, settings }).is_some();
@@ -366,6 +368,7 @@ impl Room {
             kind: track.kind,
             encrypted: track.is_encrypted(),
             screen_share: track.source() == TrackSource::ScreenShare,
+            playout_delay: self.playout_delay.filter(|_| track.kind == MediaKind::Video),
             sender: sender_params(binding),
             settings,
         })));
@@ -447,14 +450,24 @@ impl Room {
     fn apply_settings(&mut self, key: ParticipantKey, sid: &TrackSid) {
         let Some(participant) = self.participants.get_mut(&key) else { return };
         let adaptive = participant.options.adaptive_stream;
+        let cap = participant.is_low_power().then_some(&self.config.low_power);
         let Some(subscription) = participant.subscriptions.get_mut(sid) else { return };
         let Some(active) = &mut subscription.active else { return };
         let Some(bound) = &mut active.bound else { return };
         let Some(track) = self.tracks.get(&active.track) else { return };
-        let settings = track.subscription_settings(subscription.settings.as_ref(), adaptive);
+        let settings = track.subscription_settings(subscription.settings.as_ref(), adaptive, cap);
         if std::mem::replace(&mut bound.settings, settings) != settings {
             let subscription = bound.id;
             self.out.engine(Command::UpdateSubscription { subscription, settings });
+        }
+    }
+
+    /// Settings of every subscription of a participant again, after its own wishes changed.
+    pub(crate) fn reapply_own_settings(&mut self, key: ParticipantKey) {
+        let Some(participant) = self.participants.get(&key) else { return };
+        let sids: Vec<TrackSid> = participant.subscriptions.keys().cloned().collect();
+        for sid in sids {
+            self.apply_settings(key, &sid);
         }
     }
 

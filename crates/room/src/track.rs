@@ -10,6 +10,7 @@ use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_transport::sdp::CodecParameters;
 
 use crate::ids::TrackSid;
+use crate::low_power::LowPower;
 use crate::participant::ParticipantKey;
 
 /// A layer is good enough when it has this share of the wanted size (LiveKit's layer selection).
@@ -142,6 +143,22 @@ impl Track {
         &self,
         settings: Option<&proto::UpdateTrackSettings>,
         adaptive_stream: bool,
+        low_power: Option<&LowPower>,
+    ) -> SubscriptionSettings {
+        let mut result = self.wanted_settings(settings, adaptive_stream);
+        if let Some(cap) = low_power.filter(|_| self.kind == MediaKind::Video) {
+            if self.source() != TrackSource::ScreenShare {
+                result.max_spatial = result.max_spatial.min(self.spatial_of(cap.max_quality));
+            }
+            result.max_temporal = result.max_temporal.min(temporal_for(cap.max_fps));
+        }
+        result
+    }
+
+    fn wanted_settings(
+        &self,
+        settings: Option<&proto::UpdateTrackSettings>,
+        adaptive_stream: bool,
     ) -> SubscriptionSettings {
         let priority = weight_of(settings.map_or(0, |settings| settings.priority));
         let mut result = SubscriptionSettings { priority, ..SubscriptionSettings::default() };
@@ -161,12 +178,7 @@ impl Track {
         };
         result.enabled = !settings.disabled && quality != VideoQuality::Off;
         result.max_spatial = self.spatial_of(quality);
-        result.max_temporal = match settings.fps {
-            0 => MAX_TEMPORAL,
-            fps if fps <= TEMPORAL_LAYER_FPS[0] => 0,
-            fps if fps <= TEMPORAL_LAYER_FPS[1] => 1,
-            _ => MAX_TEMPORAL,
-        };
+        result.max_temporal = temporal_for(settings.fps);
         result
     }
 }
@@ -177,6 +189,16 @@ fn weight_of(priority: u32) -> u8 {
     match priority {
         0 => 1,
         priority => MAX_WEIGHT - priority.min(u32::from(MAX_WEIGHT)) as u8 + 1,
+    }
+}
+
+/// The temporal layer that suffices for a frame rate; 0 frames per second are no limit.
+fn temporal_for(fps: u32) -> u8 {
+    match fps {
+        0 => MAX_TEMPORAL,
+        fps if fps <= TEMPORAL_LAYER_FPS[0] => 0,
+        fps if fps <= TEMPORAL_LAYER_FPS[1] => 1,
+        _ => MAX_TEMPORAL,
     }
 }
 
@@ -255,7 +277,7 @@ mod tests {
     #[test]
     fn view_size_picks_the_lowest_layer_that_fills_ninety_percent() {
         let track = three_layers();
-        let spatial = |w, h| track.subscription_settings(Some(&size(w, h)), true).max_spatial;
+        let spatial = |w, h| track.subscription_settings(Some(&size(w, h)), true, None).max_spatial;
         assert_eq!(spatial(320, 180), 0);
         assert_eq!(spatial(355, 200), 0);
         assert_eq!(spatial(358, 202), 1);
@@ -268,7 +290,7 @@ mod tests {
     #[test]
     fn undeclared_layers_count_as_180_360_and_the_original() {
         let track = video(&[]);
-        let spatial = |w, h| track.subscription_settings(Some(&size(w, h)), true).max_spatial;
+        let spatial = |w, h| track.subscription_settings(Some(&size(w, h)), true, None).max_spatial;
         assert_eq!(spatial(300, 170), 0);
         assert_eq!(spatial(600, 340), 1);
         assert_eq!(spatial(1280, 720), 2);
@@ -277,8 +299,8 @@ mod tests {
     #[test]
     fn without_settings_an_adaptive_receiver_starts_low() {
         let track = three_layers();
-        assert_eq!(track.subscription_settings(None, true).max_spatial, 0);
-        assert_eq!(track.subscription_settings(None, false).max_spatial, 2);
+        assert_eq!(track.subscription_settings(None, true, None).max_spatial, 0);
+        assert_eq!(track.subscription_settings(None, false, None).max_spatial, 2);
     }
 
     #[test]
@@ -301,9 +323,27 @@ mod tests {
     fn disabled_tracks_and_low_frame_rates_are_passed_on() {
         let track = three_layers();
         let disabled = proto::UpdateTrackSettings { disabled: true, ..Default::default() };
-        assert!(!track.subscription_settings(Some(&disabled), false).enabled);
+        assert!(!track.subscription_settings(Some(&disabled), false, None).enabled);
         let slow = proto::UpdateTrackSettings { fps: 7, ..size(1280, 720) };
-        assert_eq!(track.subscription_settings(Some(&slow), false).max_temporal, 0);
+        assert_eq!(track.subscription_settings(Some(&slow), false, None).max_temporal, 0);
+    }
+
+    #[test]
+    fn a_low_power_receiver_gets_no_more_than_the_node_allows() {
+        let mut track = three_layers();
+        let cap = LowPower::default();
+        let capped = |track: &Track, settings: Option<&proto::UpdateTrackSettings>| {
+            let result = track.subscription_settings(settings, false, Some(&cap));
+            (result.max_spatial, result.max_temporal)
+        };
+        assert_eq!(capped(&track, None), (1, 1));
+        assert_eq!(capped(&track, Some(&size(1280, 720))), (1, 1));
+        assert_eq!(capped(&track, Some(&size(160, 90))), (0, 1));
+        track.info.source = TrackSource::ScreenShare.into();
+        assert_eq!(capped(&track, None), (2, 1), "text stays readable");
+        let unlimited = LowPower { max_quality: VideoQuality::High, max_fps: 0 };
+        let result = track.subscription_settings(None, false, Some(&unlimited));
+        assert_eq!((result.max_spatial, result.max_temporal), (2, MAX_TEMPORAL));
     }
 
     #[test]
@@ -311,7 +351,7 @@ mod tests {
         let track = three_layers();
         let weight = |priority| {
             let settings = proto::UpdateTrackSettings { priority, ..size(1280, 720) };
-            track.subscription_settings(Some(&settings), false).priority
+            track.subscription_settings(Some(&settings), false, None).priority
         };
         assert_eq!([1, 2, 8, 1_000, 0].map(weight), [8, 7, 1, 1, 1]);
     }

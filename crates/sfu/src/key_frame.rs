@@ -2,20 +2,32 @@
 
 use std::time::{Duration, Instant};
 
-/// Shortest time between two requests for one layer. LiveKit's value for the lowest layer; its
-/// second for the upper ones would keep somebody who joins just after another waiting that long
-/// for the first picture.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// Shortest time between two requests for one layer, unless the operator sets another. LiveKit's
+/// value for the lowest layer; its second for the upper ones would keep somebody who joins just
+/// after another waiting that long for the first picture.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Requests for one layer of one track.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct KeyFrameThrottle {
+    interval: Duration,
     last_sent: Option<Instant>,
     pending: bool,
     sent: u64,
 }
 
+impl Default for KeyFrameThrottle {
+    fn default() -> Self {
+        Self::new(DEFAULT_INTERVAL)
+    }
+}
+
 impl KeyFrameThrottle {
+    /// At most one request per `interval`.
+    pub fn new(interval: Duration) -> Self {
+        Self { interval, last_sent: None, pending: false, sent: 0 }
+    }
+
     /// A receiver needs a key frame.
     pub fn request(&mut self) {
         self.pending = true;
@@ -41,7 +53,7 @@ impl KeyFrameThrottle {
     /// When [`poll`](Self::poll) sends a request that is being held back; `None` if none is, or if
     /// one may go at once.
     pub fn deadline(&self) -> Option<Instant> {
-        self.last_sent.filter(|_| self.pending).map(|at| at + INTERVAL)
+        self.last_sent.filter(|_| self.pending).map(|at| at + self.interval)
     }
 
     /// Whether a request waits to be sent.
@@ -73,6 +85,18 @@ mod tests {
     }
 
     #[test]
+    fn the_window_is_the_operators() {
+        let t0 = epoch();
+        let mut throttle = KeyFrameThrottle::new(Duration::from_secs(1));
+        let mut sent = 0;
+        for at in 0..3_000u64 {
+            throttle.request();
+            sent += u32::from(throttle.poll(t0 + Duration::from_millis(at)));
+        }
+        assert_eq!(sent, 3);
+    }
+
+    #[test]
     fn a_request_held_back_goes_out_at_the_end_of_the_window() {
         let t0 = epoch();
         let mut throttle = KeyFrameThrottle::default();
@@ -80,8 +104,8 @@ mod tests {
         assert!(throttle.poll(t0));
         throttle.request();
         assert!(!throttle.poll(t0 + Duration::from_millis(10)));
-        assert_eq!(throttle.deadline(), Some(t0 + INTERVAL));
-        assert!(throttle.poll(t0 + INTERVAL));
+        assert_eq!(throttle.deadline(), Some(t0 + DEFAULT_INTERVAL));
+        assert!(throttle.poll(t0 + DEFAULT_INTERVAL));
         assert_eq!(throttle.deadline(), None);
     }
 
@@ -93,6 +117,6 @@ mod tests {
         assert!(throttle.poll(t0));
         throttle.request();
         throttle.on_key_frame();
-        assert!(!throttle.poll(t0 + INTERVAL));
+        assert!(!throttle.poll(t0 + DEFAULT_INTERVAL));
     }
 }

@@ -24,6 +24,7 @@ pub mod meter;
 pub mod nack;
 pub mod pacer;
 pub mod packet;
+pub mod playout_delay;
 pub mod quality;
 pub mod reception;
 pub mod red;
@@ -50,9 +51,11 @@ pub use down_track::{
 pub use drop_reason::{DropCounters, DropReason};
 pub use history::TrackHistory;
 pub use packet::{ByteRange, LayerSet, MAX_LAYERS, MediaPacket};
+pub use playout_delay::{PlayoutDelayControl, PlayoutDelayRange};
 pub use red::{RedJoiner, RedSplitter};
 pub use sender_report::SourceReport;
 pub use sent_log::PayloadRewrite;
+pub use top_speakers::TopSpeakers;
 pub use track_receiver::{LayerStarted, ReceivePayloadType, TrackReceiver, TrackReceiverConfig};
 pub use twcc::TwccReceiver;
 

@@ -48,8 +48,9 @@ impl<Id: Copy + PartialEq> TopSpeakers<Id> {
         Self { limit: limit.max(1), microphones: Vec::new(), dominant }
     }
 
-    /// Takes the level of a packet, dB below overload, and says whether it is forwarded.
-    pub fn observe(&mut self, now: Instant, id: Id, level_dbov: u8) -> bool {
+    /// Takes the level of a packet, dB below overload. Says whether it is forwarded, and who lost the
+    /// place to it.
+    pub fn observe(&mut self, now: Instant, id: Id, level_dbov: u8) -> (bool, Option<Id>) {
         self.dominant.observe(now, id, level_dbov);
         self.dominant.handle_timeout(now);
         let known = self.microphones.iter().position(|microphone| microphone.id == id);
@@ -69,10 +70,10 @@ impl<Id: Copy + PartialEq> TopSpeakers<Id> {
             microphone.spoke = Some(now);
         }
         if microphone.forwarded {
-            return true;
+            return (true, None);
         }
         if microphone.spoke != Some(now) {
-            return false;
+            return (false, None);
         }
         let loudness = microphone.mean_dbov;
         self.take_place(now, index, loudness)
@@ -84,12 +85,18 @@ impl<Id: Copy + PartialEq> TopSpeakers<Id> {
         self.dominant.remove(id);
     }
 
+    /// Whether no microphone is known.
+    pub fn is_empty(&self) -> bool {
+        self.microphones.is_empty()
+    }
+
     /// Microphones that hold a place.
     pub fn forwarded(&self) -> impl Iterator<Item = Id> {
         self.microphones.iter().filter(|m| m.forwarded).map(|m| m.id)
     }
 
-    fn take_place(&mut self, now: Instant, index: usize, mean_dbov: f32) -> bool {
+    fn take_place(&mut self, now: Instant, index: usize, mean_dbov: f32) -> (bool, Option<Id>) {
+        let mut displaced = None;
         let held = self.microphones.iter().filter(|microphone| microphone.forwarded).count();
         if held >= self.limit {
             let is_over = |microphone: &Microphone<Id>| {
@@ -104,14 +111,15 @@ impl<Id: Copy + PartialEq> TopSpeakers<Id> {
             let quietest = self.microphones.iter_mut().filter(may_lose).max_by(|a, b| {
                 is_over(a).cmp(&is_over(b)).then(a.mean_dbov.total_cmp(&b.mean_dbov))
             });
-            let Some(quietest) = quietest else { return false };
+            let Some(quietest) = quietest else { return (false, None) };
             if !is_over(quietest) && quietest.mean_dbov < mean_dbov + MARGIN_DB {
-                return false;
+                return (false, None);
             }
             quietest.forwarded = false;
+            displaced = Some(quietest.id);
         }
         self.microphones[index].forwarded = true;
-        true
+        (true, displaced)
     }
 }
 
@@ -137,7 +145,7 @@ mod tests {
             for _ in 0..ms / 20 {
                 self.now += Duration::from_millis(20);
                 for (id, level) in levels.iter().enumerate() {
-                    passed[id] += u32::from(self.top.observe(self.now, id as u8, *level));
+                    passed[id] += u32::from(self.top.observe(self.now, id as u8, *level).0);
                 }
             }
             passed
@@ -180,7 +188,7 @@ mod tests {
         room.go_on(1_000, [20, 127]);
         room.top.remove(0);
         assert_eq!(room.top.forwarded().count(), 0);
-        assert!(room.top.observe(room.now, 1, 45));
+        assert!(room.top.observe(room.now, 1, 45).0);
     }
 
     proptest! {
@@ -192,7 +200,10 @@ mod tests {
             let mut room = Room::new(limit);
             for (id, level, wait) in packets {
                 room.now += Duration::from_millis(wait);
-                let passed = room.top.observe(room.now, id, level);
+                let before: Vec<u8> = room.top.forwarded().collect();
+                let (passed, displaced) = room.top.observe(room.now, id, level);
+                let lost = before.into_iter().find(|held| room.top.forwarded().all(|id| id != *held));
+                prop_assert_eq!(displaced, lost);
                 prop_assert!(room.top.forwarded().count() <= limit);
                 prop_assert_eq!(passed, room.top.forwarded().any(|held| held == id));
             }

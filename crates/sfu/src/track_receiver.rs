@@ -116,6 +116,15 @@ impl TrackReceiver {
         }
     }
 
+    /// Sets the shortest time between two key-frame requests for each layer, lowest first.
+    #[must_use]
+    pub fn with_key_frame_intervals(mut self, intervals: [Duration; MAX_LAYERS]) -> Self {
+        for (layer, interval) in self.layers.iter_mut().zip(intervals) {
+            layer.key_frames = KeyFrameThrottle::new(interval);
+        }
+        self
+    }
+
     /// Replaces what was negotiated; streams that are running keep their state.
     pub fn set_config(&mut self, config: TrackReceiverConfig) {
         self.config = config;

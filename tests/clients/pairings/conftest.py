@@ -82,11 +82,13 @@ class Call:
         self.room = f"room-{uuid.uuid4().hex[:8]}"
         self.peers = []
 
-    def join(self, kind, identity, v1=True, **options):
+    def join(self, kind, identity, v1=True, attributes=None, **options):
         """A real client of this kind in the room; `peer.joined` tells how it went."""
         peer = Peer(self.hosts(kind), f"{self.room}/{identity}")
         self.peers.append(peer)
-        token = join_token(self.room, identity)
+        pairs = (attributes or {}).items()
+        more = [word for key, value in pairs for word in ("--attribute", f"{key}={value}")]
+        token = join_token(self.room, identity, *more)
         peer.joined = peer.call("join", url=self.server.url, token=token, v1=v1, **options)
         return peer
 

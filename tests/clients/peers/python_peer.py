@@ -170,10 +170,19 @@ class Peer:
         if audio:
             source = rtc.AudioSource(SAMPLE_RATE, 1)
             track = rtc.LocalAudioTrack.create_audio_track("tone", source)
-            options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+            options = rtc.TrackPublishOptions(
+                source=rtc.TrackSource.SOURCE_MICROPHONE,
+                red=audio.get("red", True),
+                dtx=audio.get("dtx", True),
+            )
             self.spawn(self.hum_forever(source, audio["hz"]))
             tracks.append((await self.room.local_participant.publish_track(track, options)).sid)
         return {"tracks": tracks}
+
+    async def mute(self, muted):
+        for publication in self.room.local_participant.track_publications.values():
+            if publication.track.kind == rtc.TrackKind.KIND_AUDIO:
+                publication.track.mute() if muted else publication.track.unmute()
 
     async def draw_forever(self, source, video):
         started, number = time.monotonic(), 0

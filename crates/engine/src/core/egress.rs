@@ -40,6 +40,7 @@ impl Core {
             }
             self.egress_dirty = receivers;
             self.batch.clear();
+            self.forget_ended(now);
             self.hold.end(now, self.stats.packets_out - sent);
         }
         for route in self.closed_routes.drain(..) {
@@ -135,7 +136,7 @@ impl Core {
                     self.stats.rtx_out += u64::from(entry.rtx_seq.is_some());
                     self.stats.forwarded += u64::from(entry.rtx_seq.is_none());
                     if let Some(down) = self.downs.get_mut(down) {
-                        down.wire.note_sent(entry.form.seq, entry.rtx_seq);
+                        down.wire.note_sent(now, entry.form.seq, entry.rtx_seq);
                     }
                 }
                 None => self.stats.drop_one(DropCause::Seal),
@@ -175,7 +176,7 @@ impl Core {
                 Some(written) => {
                     self.arena.commit(written.sealed_len);
                     note_written(state, &mut self.stats, &written);
-                    down.wire.note_sent(seq, Some(seq));
+                    down.wire.note_sent(now, seq, Some(seq));
                     self.stats.fillers_out += 1;
                     congestion.on_sent(now, written.twcc_seq, written.len, probe);
                 }

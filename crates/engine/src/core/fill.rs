@@ -29,6 +29,27 @@ const OPUS_SILENCE: [u8; 3] = [0xf8, 0xff, 0xfe];
 const PCMU_SILENCE: [u8; 160] = [0xff; 160];
 const PCMA_SILENCE: [u8; 160] = [0xd5; 160];
 
+/// Black pictures where a video ends: the second in case that the first is lost.
+const BLACK_FRAMES: u32 = 2;
+
+/// Time between them.
+const BLACK_INTERVAL: Duration = Duration::from_millis(33);
+
+/// VP8, 8 × 8 black, a key frame as libvpx writes it; in front the shortest payload descriptor
+/// (RFC 7741 §4.2: start of partition 0), in whose place the receiver's goes.
+const VP8_BLACK: [u8; 32] = [
+    0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x08, 0x00, 0x08, 0x00, 0x00, 0x47, 0x08, 0x85, 0x85,
+    0x88, 0x85, 0x84, 0x88, 0x02, 0x02, 0x00, 0x0c, 0x0d, 0x60, 0x00, 0xfe, 0xff, 0xab, 0x50, 0x80,
+];
+
+/// H.264 Constrained Baseline, 16 × 16 black, as x264 writes it: sequence and picture parameters and
+/// an IDR slice in one STAP-A (RFC 6184 §5.7.1).
+const H264_BLACK: [u8; 42] = [
+    0x78, 0x00, 0x13, 0x67, 0x42, 0xc0, 0x1f, 0xdd, 0xe8, 0x40, 0x00, 0x00, 0x03, 0x00, 0x40, 0x00,
+    0x00, 0x0f, 0x23, 0xc6, 0x0c, 0xe0, 0x00, 0x05, 0x68, 0xce, 0x0f, 0x2c, 0x80, 0x00, 0x0b, 0x65,
+    0x88, 0x84, 0x04, 0xbc, 0x98, 0xa0, 0x00, 0x38, 0xa3, 0x80,
+];
+
 /// Subscriptions that still get silence, in the order in which their next frame is due.
 #[derive(Debug, Default)]
 pub(super) struct Silences(VecDeque<Silence>);
@@ -53,12 +74,20 @@ impl Silences {
 impl Core {
     /// The publisher's worker says that the track was muted or unmuted.
     pub(super) fn set_source_muted(&mut self, now: Instant, feed: FeedKey, muted: bool) {
+        if let Some(state) = self.feeds.get_mut(feed) {
+            state.muted = muted;
+            self.update_quiet(now, feed);
+        }
+    }
+
+    /// Stops or resumes the receivers of a feed: its publisher is muted, or others are louder.
+    pub(super) fn update_quiet(&mut self, now: Instant, feed: FeedKey) {
         let Some(state) = self.feeds.get_mut(feed) else { return };
-        state.muted = muted;
+        let quiet = state.is_quiet();
         for key in state.downs.clone() {
             let Some(down) = self.downs.get_mut(key) else { continue };
             let was_quiet = down.track.is_quiet();
-            down.track.set_source_muted(now, muted);
+            down.track.set_source_muted(now, quiet);
             if !was_quiet {
                 self.begin_silence(now, key);
             }
@@ -91,6 +120,29 @@ impl Core {
         }
     }
 
+    /// Ends a subscription with a black picture, if it shows one; it is forgotten once that is sent.
+    pub(super) fn end_down(&mut self, now: Instant, key: DownKey) {
+        let black = self.downs.get(key).and_then(|down| black_for(now, down));
+        let Some(black) = black else { return self.remove_down(now, key) };
+        let frames = (0..BLACK_FRAMES).map(|n| now + BLACK_INTERVAL * n);
+        let sent = frames.filter(|at| self.send_fill(*at, key, black.clone())).count();
+        if sent == 0 {
+            return self.remove_down(now, key);
+        }
+        if let Some(down) = self.downs.get_mut(key) {
+            down.track.set_source_muted(now, true);
+            self.subscription_ids.remove(&down.id);
+            self.endings.push(key);
+        }
+    }
+
+    /// Forgets the subscriptions that have had their last picture, or must do without.
+    pub(super) fn forget_ended(&mut self, now: Instant) {
+        while let Some(key) = self.endings.pop() {
+            self.remove_down(now, key);
+        }
+    }
+
     /// Queues a frame of our own for a receiver. False if it cannot have one.
     fn send_fill(&mut self, now: Instant, key: DownKey, packet: MediaPacket) -> bool {
         let Some(down) = self.downs.get_mut(key) else { return false };
@@ -118,6 +170,18 @@ fn silence_for(now: Instant, down: &Down) -> Option<MediaPacket> {
         _ => return None,
     };
     Some(frame(now, codec, payload))
+}
+
+fn black_for(now: Instant, down: &Down) -> Option<MediaPacket> {
+    // One that is paused has no picture to replace.
+    if !down.connected || down.track.is_quiet() {
+        return None;
+    }
+    match down.track.config().codec {
+        Codec::Vp8 => Some(frame(now, Codec::Vp8, &VP8_BLACK)),
+        Codec::H264 => Some(frame(now, Codec::H264, &H264_BLACK)),
+        _ => None,
+    }
 }
 
 /// A packet that no publisher sent: its body is nothing but the payload.

@@ -76,7 +76,7 @@ impl Core {
         view: &RtpView<'_>,
     ) {
         let Some(publication) = self.tracks.get_mut(track) else { return };
-        let packet = match publication.receiver.on_rtp(now, binding, view, &mut self.pool) {
+        let mut packet = match publication.receiver.on_rtp(now, binding, view, &mut self.pool) {
             Ok(packet) => packet,
             Err(reason) => return self.stats.drop_media(reason),
         };
@@ -84,6 +84,9 @@ impl Core {
         // It was received all the same: the numbers after it have no gap.
         if publication.muted {
             return self.stats.drop_one(DropCause::Muted);
+        }
+        if !publication.published.microphone {
+            packet.audio_level = None;
         }
         if let (Some(level), Some(observer)) = (packet.audio_level, &mut publication.level) {
             observer.observe(now, level, packet.timestamp, packet.codec.clock_rate());

@@ -10,17 +10,20 @@ use crate::core::Core;
 use crate::core::peer::TrackKey;
 use crate::core::track::Publication;
 
-/// Time between reports (LiveKit `audio.update_interval`).
-const INTERVAL: Duration = Duration::from_millis(400);
-
 /// Microphones that were heard, and when to report on them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Levels {
+    /// Time between reports (`audio.update_interval`).
+    interval: Duration,
     heard: Vec<TrackKey>,
     due: Option<Instant>,
 }
 
 impl Levels {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self { interval, heard: Vec::new(), due: None }
+    }
+
     /// A packet with a level came.
     pub(super) fn heard(&mut self, now: Instant, key: TrackKey, publication: &mut Publication) {
         if publication.level_due
@@ -30,7 +33,7 @@ impl Levels {
         }
         publication.level_due = true;
         self.heard.push(key);
-        self.due.get_or_insert(now + INTERVAL);
+        self.due.get_or_insert(now + self.interval);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -59,7 +62,7 @@ impl Core {
                 speaking.push(key);
             }
         }
-        self.levels.due = (!speaking.is_empty()).then(|| now + INTERVAL);
+        self.levels.due = (!speaking.is_empty()).then(|| now + self.levels.interval);
         self.levels.heard = speaking;
         for (room, levels) in by_room {
             self.emit(room, EventKind::AudioLevels { levels });

@@ -25,6 +25,7 @@ pub(crate) mod quality;
 mod red;
 mod rtcp_in;
 mod rtcp_out;
+mod stage;
 mod subscribe;
 mod timing;
 mod track;
@@ -40,12 +41,12 @@ use slotmap::{Key, SlotMap};
 use sluice_net::SendArena;
 use sluice_rtp::rtcp::ReportBlock;
 use sluice_sfu::allocator::Change;
-use sluice_sfu::{BodyPool, MediaPacket};
+use sluice_sfu::{BodyPool, MediaPacket, TopSpeakers};
 use sluice_transport::{DtlsIdentity, Route};
 
 use crate::api::{Event, EventKind, PeerId, RoomKey, SubscriptionId, TrackId, WorkerId};
 use crate::clock::Clock;
-use crate::config::CongestionConfig;
+use crate::config::{CongestionConfig, MediaConfig};
 use crate::core::congestion::Filler;
 use crate::core::demux::ForeignRoutes;
 use crate::core::fill::Silences;
@@ -73,6 +74,7 @@ pub(crate) struct CoreParams {
     pub(crate) clock: Clock,
     pub(crate) egress_hold: Duration,
     pub(crate) congestion: Option<CongestionConfig>,
+    pub(crate) media: MediaConfig,
     pub(crate) links: Links,
     pub(crate) events: EventSink,
     /// Peers that exist or are about to; the engine adds, the worker takes off.
@@ -85,6 +87,7 @@ pub(crate) struct Core {
     identity: Arc<DtlsIdentity>,
     clock: Clock,
     congestion: Option<CongestionConfig>,
+    media: MediaConfig,
     links: Links,
     events: EventSink,
     load: Arc<AtomicUsize>,
@@ -108,6 +111,9 @@ pub(crate) struct Core {
     subscription_ids: FxHashMap<SubscriptionId, DownKey>,
     levels: Levels,
     silences: Silences,
+    /// Subscriptions that end once their last picture is sent.
+    endings: Vec<DownKey>,
+    stages: FxHashMap<RoomKey, TopSpeakers<FeedKey>>,
 
     timers: Timers<PeerKey>,
     /// Peers with datagrams, events or RTCP to drain.
@@ -143,6 +149,7 @@ impl Core {
             identity: params.identity,
             clock: params.clock,
             congestion: params.congestion,
+            media: params.media,
             links: params.links,
             events: params.events,
             load: params.load,
@@ -160,8 +167,10 @@ impl Core {
             feed_ids: FxHashMap::default(),
             downs: SlotMap::with_key(),
             subscription_ids: FxHashMap::default(),
-            levels: Levels::default(),
+            levels: Levels::new(params.media.audio_levels.interval),
             silences: Silences::default(),
+            endings: Vec::new(),
+            stages: FxHashMap::default(),
             timers: Timers::new(),
             dirty: Vec::new(),
             egress_dirty: Vec::new(),

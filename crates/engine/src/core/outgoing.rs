@@ -130,6 +130,7 @@ impl Outgoing<'_> {
             mid.map(|id| (id, self.wire.mid.as_bytes())),
             self.wire.twcc_id.zip(twcc).map(|(id, seq)| (id, &seq[..])),
             map.id(ExtensionKind::AbsSendTime).map(|id| (id, &self.send_time[..])),
+            self.wire.playout_element(),
             forwarded(ExtensionKind::AbsCaptureTime, self.packet.abs_capture_time),
             descriptor.and_then(|data| Some((map.id(ExtensionKind::DependencyDescriptor)?, data))),
         ];

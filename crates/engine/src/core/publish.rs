@@ -100,10 +100,11 @@ impl Core {
             peer,
             room,
             published,
-            receiver: TrackReceiver::new(receiver_config(params, published)),
+            receiver: TrackReceiver::new(receiver_config(params, published))
+                .with_key_frame_intervals(self.media.key_frame_intervals),
             muted: false,
             layers_told: 0,
-            level: published.microphone.then(|| AudioLevelObserver::new(Default::default())),
+            level: published.microphone.then(|| AudioLevelObserver::new(self.media.audio_levels)),
             level_due: false,
             speaking: false,
             attached,

@@ -11,6 +11,7 @@ use sluice_sfu::{DropReason, MediaPacket};
 use crate::core::Core;
 use crate::core::track::Wire;
 use crate::link::FeedKey;
+use crate::stats::DropCause;
 
 /// Which receivers of a feed get a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +81,9 @@ impl AudioForms {
 impl Core {
     /// Passes a packet to each receiver of a feed, converted where it must be.
     pub(super) fn forward(&mut self, now: Instant, feed: FeedKey, packet: MediaPacket) {
+        if !self.is_on_stage(now, feed, &packet) {
+            return self.stats.drop_one(DropCause::OffStage);
+        }
         match packet.codec {
             Codec::Red if !packet.is_padding() => self.forward_red(now, feed, &packet),
             Codec::Opus if !packet.is_padding() => self.forward_opus(now, feed, packet),

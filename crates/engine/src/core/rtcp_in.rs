@@ -60,8 +60,7 @@ impl Core {
             return;
         }
         down.track.on_receiver_report(now, block);
-        // The receiver has placed the SSRC in its section.
-        down.wire.send_mid = false;
+        down.wire.on_report(now, block, down.track.feedback().jitter);
         // With one peer connection for both directions, what it sends travels as far.
         if let Some(rtt) = down.track.feedback().rtt {
             for key in state.sections.iter().filter_map(|section| section.key) {

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use sluice_rtp::codec::MediaKind;
 use sluice_rtp::ext::ExtensionKind;
-use sluice_sfu::{DownTrack, DownTrackConfig, DownTrackSettings};
+use sluice_sfu::{DownTrack, DownTrackConfig, DownTrackSettings, PlayoutDelayControl};
 
-use crate::api::{SenderParams, Subscribe, SubscriptionId, SubscriptionSettings, TrackId};
+use crate::api::{RoomKey, SenderParams, Subscribe, SubscriptionId, SubscriptionSettings, TrackId};
 use crate::core::Core;
 use crate::core::peer::{DownKey, PeerKey, PeerState};
 use crate::core::track::{Down, Feed, PathFeedback, Wire};
@@ -32,19 +32,23 @@ impl Core {
             kind,
             encrypted,
             screen_share,
+            playout_delay,
             sender,
             settings,
         } = subscribe;
         let Some(peer) = self.peer_ids.get(&peer).copied() else {
             return self.stats.drop_one(DropCause::StaleCommand);
         };
+        // One that just ended may have had the same SSRC: its numbers go on.
+        self.forget_ended(now);
         if let Some(key) = self.subscription_ids.get(&subscription).copied() {
             if self.renegotiate(key, peer, track, &sender) {
                 return self.update_subscription(now, subscription, settings);
             }
             self.remove_down(now, key);
         }
-        let feed = self.feed_of(now, track, kind, settings);
+        let Some(room) = self.peers.get(peer).map(|state| state.room) else { return };
+        let feed = self.feed_of(now, track, room, kind, settings);
         let Some(state) = self.peers.get_mut(peer) else { return };
         let config = DownTrackConfig {
             kind,
@@ -60,7 +64,10 @@ impl Core {
         };
         let rtx_ssrc = sender.rtx_ssrc;
         let path_feedback = PathFeedback::of(&sender);
-        let wire = Wire::new(sender);
+        let mut wire = Wire::new(sender);
+        wire.playout = playout_delay
+            .filter(|_| wire.extensions.contains(ExtensionKind::PlayoutDelay))
+            .map(|range| Box::new(PlayoutDelayControl::new(range)));
         let ssrc = wire.ssrc;
         if let Some(feed) = self.feeds.get_mut(feed) {
             feed.forms.add(&wire);
@@ -86,7 +93,7 @@ impl Core {
         }
         if let Some(feed) = self.feeds.get_mut(feed) {
             feed.downs.push(key);
-            if feed.muted
+            if feed.is_quiet()
                 && let Some(down) = self.downs.get_mut(key)
             {
                 down.track.set_source_muted(now, true);
@@ -125,7 +132,7 @@ impl Core {
     /// Ends a subscription.
     pub(super) fn unsubscribe(&mut self, now: Instant, subscription: SubscriptionId) {
         if let Some(key) = self.subscription_ids.get(&subscription).copied() {
-            self.remove_down(now, key);
+            self.end_down(now, key);
         }
     }
 
@@ -146,8 +153,9 @@ impl Core {
         if !feed.downs.is_empty() {
             return self.update_wanted(now, down.feed);
         }
-        let track = feed.track;
+        let (track, room) = (feed.track, feed.room);
         self.feeds.remove(down.feed);
+        self.leave_stage(room, down.feed);
         self.feed_ids.remove(&track);
         let message = LinkMessage::Detach { track, feed: down.feed };
         self.tell_worker(now, track.worker(), message);
@@ -171,6 +179,7 @@ impl Core {
         &mut self,
         now: Instant,
         track: TrackId,
+        room: RoomKey,
         kind: MediaKind,
         settings: SubscriptionSettings,
     ) -> FeedKey {
@@ -178,7 +187,7 @@ impl Core {
             return *feed;
         }
         let wanted = settings.enabled.then_some(settings.max_spatial);
-        let feed = self.feeds.insert(Feed::new(track, kind, wanted));
+        let feed = self.feeds.insert(Feed::new(track, room, kind, wanted));
         self.feed_ids.insert(track, feed);
         self.tell_worker(now, track.worker(), LinkMessage::Attach { track, feed, wanted });
         feed
@@ -201,7 +210,8 @@ impl Core {
         if down.peer != peer || !same_track || !same_stream {
             return false;
         }
-        let wire = Wire { last_seq: down.wire.last_seq, ..Wire::new(sender.clone()) };
+        let playout = down.wire.playout.take();
+        let wire = Wire { last_seq: down.wire.last_seq, playout, ..Wire::new(sender.clone()) };
         if let Some(feed) = self.feeds.get_mut(down.feed) {
             feed.forms.remove(&down.wire);
             feed.forms.add(&wire);
@@ -223,6 +233,7 @@ impl Wire {
             cname: sender.cname.into_boxed_str(),
             twcc_id: twcc_id.filter(|_| sender.transport_cc),
             extensions: sender.extensions,
+            playout: None,
             send_mid: true,
             last_seq: None,
             last_rtx_seq: None,

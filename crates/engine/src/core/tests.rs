@@ -45,6 +45,7 @@ impl World {
             clock: Clock::new(now),
             egress_hold: Duration::ZERO,
             congestion: Some(CongestionConfig::default()),
+            media: MediaConfig::default(),
             links: Links::new(vec![None]),
             events: EventSink::new(sender),
             load: Arc::clone(&load),
@@ -115,6 +116,7 @@ impl World {
             kind: MediaKind::Audio,
             encrypted: false,
             screen_share: false,
+            playout_delay: None,
             sender,
             settings: SubscriptionSettings::default(),
         })));
@@ -182,8 +184,8 @@ fn the_numbering_of_an_ssrc_goes_on_when_its_subscription_is_renewed() {
     let (publisher, receiver) = (world.peer(1), world.peer(2));
     let track = world.publish(publisher, 10);
     world.subscribe(receiver, track, 77);
-    let key = world.core.subscription_ids[&SubscriptionId::new(WORKER, 77)];
-    world.core.downs[key].wire.note_sent(41_000, None);
+    let (now, key) = (world.now, world.core.subscription_ids[&SubscriptionId::new(WORKER, 77)]);
+    world.core.downs[key].wire.note_sent(now, 41_000, None);
     world.command(Command::Unsubscribe { subscription: SubscriptionId::new(WORKER, 77) });
     world.subscribe(receiver, track, 77);
     let key = world.core.subscription_ids[&SubscriptionId::new(WORKER, 77)];

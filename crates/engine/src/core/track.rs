@@ -7,10 +7,13 @@
 use std::time::{Duration, Instant};
 
 use sluice_rtp::codec::{Codec, MediaKind};
-use sluice_rtp::ext::ExtensionMap;
+use sluice_rtp::ext::{ExtensionKind, ExtensionMap};
+use sluice_rtp::rtcp::ReportBlock;
 use sluice_rtp::seq::seq_newer;
 use sluice_sfu::meter::{LayerRates, TrackMeter};
-use sluice_sfu::{AudioLevelObserver, DownTrack, LayerSet, TrackHistory, TrackReceiver};
+use sluice_sfu::{
+    AudioLevelObserver, DownTrack, LayerSet, PlayoutDelayControl, TrackHistory, TrackReceiver,
+};
 
 use crate::api::{
     PublishedTrack, RoomKey, SenderParams, SubscriptionId, SubscriptionSettings, TrackId, WorkerId,
@@ -63,6 +66,8 @@ impl Publication {
 /// A track with receivers on this worker.
 pub(crate) struct Feed {
     pub(crate) track: TrackId,
+    /// Room of the receivers.
+    pub(crate) room: RoomKey,
     pub(crate) downs: Vec<DownKey>,
     pub(crate) kind: MediaKind,
     pub(crate) history: TrackHistory,
@@ -76,26 +81,35 @@ pub(crate) struct Feed {
     pub(crate) live_layers: LayerSet,
     /// The publisher muted the track.
     pub(crate) muted: bool,
+    /// Others are louder, and only so many are forwarded.
+    pub(crate) off_stage: bool,
     /// Changes when the publisher's stream starts anew.
     pub(crate) epoch: u8,
     pub(crate) ended: bool,
 }
 
 impl Feed {
-    pub(crate) fn new(track: TrackId, kind: MediaKind, wanted: Option<u8>) -> Self {
+    pub(crate) fn new(track: TrackId, room: RoomKey, kind: MediaKind, wanted: Option<u8>) -> Self {
         Self {
             kind,
             meter: None,
             track,
+            room,
             downs: Vec::new(),
             history: TrackHistory::new(kind),
             forms: AudioForms::default(),
             wanted_told: wanted,
             live_layers: LayerSet::NONE,
             muted: false,
+            off_stage: false,
             epoch: 0,
             ended: false,
         }
+    }
+
+    /// Whether nothing is forwarded at present, to no receiver.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.muted || self.off_stage
     }
 }
 
@@ -174,6 +188,8 @@ pub(crate) struct Wire {
     pub(crate) extensions: ExtensionMap,
     /// Extension id of transport-wide sequence numbers, if the receiver sends feedback.
     pub(crate) twcc_id: Option<u8>,
+    /// Limits of the receiver's jitter buffer.
+    pub(crate) playout: Option<Box<PlayoutDelayControl>>,
     /// The receiver has not confirmed by a report that it knows the SSRC.
     pub(crate) send_mid: bool,
     /// Highest numbers sent so far.
@@ -182,13 +198,31 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    /// The playout-delay element, while packets should carry it.
+    pub(crate) fn playout_element(&self) -> Option<(u8, &[u8])> {
+        let element = self.playout.as_ref()?.element()?;
+        Some((self.extensions.id(ExtensionKind::PlayoutDelay)?, element))
+    }
+
     /// Payload type of a packet: with RED, plain Opus has its own.
     pub(crate) fn payload_type(&self, codec: Codec) -> u8 {
         self.red_primary_pt.filter(|_| codec == Codec::Opus).unwrap_or(self.pt)
     }
 
+    /// The receiver's report block about the media stream.
+    pub(crate) fn on_report(&mut self, now: Instant, block: &ReportBlock, jitter: Duration) {
+        // It has placed the SSRC in its section.
+        self.send_mid = false;
+        if let Some(playout) = &mut self.playout {
+            playout.on_report(now, block.highest_seq as u16, jitter);
+        }
+    }
+
     /// Notes the numbers of a packet that was sealed.
-    pub(crate) fn note_sent(&mut self, seq: u16, rtx_seq: Option<u16>) {
+    pub(crate) fn note_sent(&mut self, now: Instant, seq: u16, rtx_seq: Option<u16>) {
+        if let (Some(playout), None) = (&mut self.playout, rtx_seq) {
+            playout.on_sent(now, seq);
+        }
         let (last, seq) = match rtx_seq {
             Some(seq) => (&mut self.last_rtx_seq, seq),
             None => (&mut self.last_seq, seq),

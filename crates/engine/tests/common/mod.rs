@@ -16,7 +16,7 @@ use sluice_engine::api::{
     ReceiveSection, RoomKey, SenderParams, Subscribe, SubscriptionId, SubscriptionSettings,
     TrackId, WorkerId,
 };
-use sluice_engine::{Engine, EngineConfig, EngineStats, UdpPorts, WorkerStats};
+use sluice_engine::{Engine, EngineConfig, EngineStats, PlayoutDelayRange, UdpPorts, WorkerStats};
 use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_rtp::ext::{ExtensionKind, ExtensionMap};
 use sluice_transport::TransportProto;
@@ -37,6 +37,8 @@ pub struct World {
     receiver: tokio::sync::mpsc::Receiver<Event>,
     pub events: Vec<Event>,
     pub clients: Vec<Client>,
+    /// Of the subscriptions to come.
+    pub playout_delay: Option<PlayoutDelayRange>,
 }
 
 /// How the workers share ports.
@@ -70,7 +72,7 @@ impl World {
         static PROVIDER: OnceLock<()> = OnceLock::new();
         PROVIDER.get_or_init(|| str0m::crypto::from_feature_flags().install_process_default());
         let (engine, receiver) = Engine::start(config).expect("the engine starts");
-        Self { engine, receiver, events: Vec::new(), clients: Vec::new() }
+        Self { engine, receiver, events: Vec::new(), clients: Vec::new(), playout_delay: None }
     }
 
     pub fn send(&self, command: Command) {
@@ -269,6 +271,7 @@ impl World {
             kind: published.kind,
             encrypted: false,
             screen_share: false,
+            playout_delay: self.playout_delay,
             sender: SenderParams {
                 mid,
                 codec: pt.codec,
@@ -343,6 +346,7 @@ fn extensions() -> ExtensionMap {
         (ExtensionKind::AbsSendTime, 2),
         (ExtensionKind::TransportCc, 3),
         (ExtensionKind::Mid, 4),
+        (ExtensionKind::PlayoutDelay, 5),
         (ExtensionKind::Rid, 10),
         (ExtensionKind::RepairedRid, 11),
     ]

@@ -16,7 +16,7 @@ use serde_json::Value;
 pub(crate) use document::{Document, Problem, parse_duration};
 pub(crate) use keys::{ApiKeys, Secret};
 pub(crate) use schema::KEYS;
-pub(crate) use typed::{AddressFilter, Config, LoggingConfig, RtcConfig, UdpPorts};
+pub(crate) use typed::{AddressFilter, Config, LoggingConfig, Quality, RtcConfig, UdpPorts};
 
 /// Environment variables of the process.
 pub(crate) type Environment = BTreeMap<String, String>;

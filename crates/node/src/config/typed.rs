@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
+use sluice_engine::{AudioLevelConfig, MediaConfig};
 
 use super::cidr::Cidr;
 use super::document::{parse_duration, parse_port_range};
@@ -11,6 +12,8 @@ use super::{ApiKeys, ConfigError, Document, Problem};
 
 /// UDP port of development mode.
 const DEV_UDP_PORT: u16 = 7882;
+/// Shortest time between reports of audio levels: each costs a message per room.
+const MIN_LEVEL_INTERVAL: Duration = Duration::from_millis(50);
 /// LiveKit's default UDP range, used when neither a port nor a range is given. One port per worker
 /// is taken from its start: peers share ports, so that a port per peer is never needed.
 const DEFAULT_UDP_RANGE: (u16, u16) = (50_000, 60_000);
@@ -32,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) http: HttpConfig,
     /// Media transport.
     pub(crate) rtc: RtcConfig,
+    /// What workers do with media.
+    pub(crate) media: MediaConfig,
     /// Rooms.
     pub(crate) room: RoomConfig,
     /// Sizes that clients must respect.
@@ -154,6 +159,14 @@ pub(crate) struct TurnServer {
     pub(crate) credential: String,
 }
 
+/// A quality of video, as LiveKit names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quality {
+    Low,
+    Medium,
+    High,
+}
+
 /// See [`Config::room`].
 #[derive(Debug, Clone)]
 pub(crate) struct RoomConfig {
@@ -171,6 +184,12 @@ pub(crate) struct RoomConfig {
     pub(crate) enabled_codecs: Vec<String>,
     /// Whether plain Opus gets redundancy for receivers that take it.
     pub(crate) active_red_encoding: bool,
+    /// Limits of receivers' jitter buffers, milliseconds: least and greatest.
+    pub(crate) playout_delay: Option<(u32, u32)>,
+    /// Best quality of cameras for low-power receivers: `low`, `medium` or `high`.
+    pub(crate) low_power_quality: Quality,
+    /// Frames per second for low-power receivers; 0 = no limit.
+    pub(crate) low_power_fps: u32,
     /// How long less quality must be enough before the publisher hears of it.
     pub(crate) dynacast_pause_delay: Duration,
     /// Whether clients may publish data tracks.
@@ -244,6 +263,7 @@ pub(super) fn build(doc: &Document, keys: ApiKeys, dev: bool) -> Result<Config, 
         keys,
         http: http(doc, dev)?,
         rtc: rtc(doc, dev)?,
+        media: media(doc)?,
         room: room(doc)?,
         limit: limit(doc),
         logging: logging(doc)?,
@@ -462,12 +482,55 @@ fn room(doc: &Document) -> Result<RoomConfig, ConfigError> {
         enable_remote_unmute: doc.bool("room.enable_remote_unmute"),
         enabled_codecs,
         active_red_encoding: doc.bool("audio.active_red_encoding"),
+        playout_delay: doc.bool("room.playout_delay.enabled").then(|| {
+            let ms = |path| u32::try_from(doc.uint(path)).unwrap_or(u32::MAX);
+            (ms("room.playout_delay.min"), ms("room.playout_delay.max"))
+        }),
+        low_power_quality: quality("room.low_power.max_quality", doc)?,
+        low_power_fps: u32::try_from(doc.uint("room.low_power.max_fps")).unwrap_or(u32::MAX),
         dynacast_pause_delay: parse_duration(&doc.text("video.dynacast_pause_delay"))
             .unwrap_or_default(),
         enable_data_tracks: doc.bool("enable_data_tracks"),
         enable_participant_data_blob: doc.bool("enable_participant_data_blob"),
         sync_streams: doc.bool("room.sync_streams"),
         update_batch_target_size: doc.uint("room.update_batch_target_size") as usize,
+    })
+}
+
+fn quality(path: &str, doc: &Document) -> Result<Quality, ConfigError> {
+    match doc.text(path).as_str() {
+        "low" => Ok(Quality::Low),
+        "medium" => Ok(Quality::Medium),
+        "high" => Ok(Quality::High),
+        _ => Err(invalid(path, "low, medium or high")),
+    }
+}
+
+fn media(doc: &Document) -> Result<MediaConfig, ConfigError> {
+    let duration = |path: &str| {
+        parse_duration(&doc.text(path)).ok_or_else(|| invalid(path, "a duration such as 500ms"))
+    };
+    let byte = |path: &str, most: u8| {
+        let value = u8::try_from(doc.uint(path)).ok().filter(|value| *value <= most);
+        value.ok_or_else(|| invalid(path, &format!("a number up to {most}")))
+    };
+    let interval = Duration::from_millis(doc.uint("audio.update_interval"));
+    if interval < MIN_LEVEL_INTERVAL {
+        return Err(invalid("audio.update_interval", "milliseconds, at least 50"));
+    }
+    Ok(MediaConfig {
+        key_frame_intervals: [
+            duration("rtc.pli_throttle.low_quality")?,
+            duration("rtc.pli_throttle.mid_quality")?,
+            duration("rtc.pli_throttle.high_quality")?,
+        ],
+        audio_levels: AudioLevelConfig {
+            active_level_dbov: byte("audio.active_level", 127)?,
+            min_percentile: byte("audio.min_percentile", 100)?,
+            interval,
+            smooth_intervals: byte("audio.smooth_intervals", 100)?.into(),
+        },
+        max_forwarded_speakers: doc.uint("room.audio.max_forwarded_speakers") as usize,
     })
 }
 

@@ -11,6 +11,7 @@ mod lifecycle;
 mod negotiation;
 mod one_shot;
 mod publish;
+mod receivers;
 mod red;
 mod resume;
 mod signal;

@@ -144,11 +144,16 @@ class Peer {
       await local.publishTrack(output.stream.getAudioTracks()[0], {
         name: 'tone',
         source: Track.Source.Microphone,
-        dtx: false,
-        red: false,
+        dtx: audio.dtx ?? false,
+        red: audio.red ?? false,
       });
     }
     return { tracks: [...local.trackPublications.keys()] };
+  }
+
+  async mute({ muted }) {
+    const publication = this.room.localParticipant.getTrackPublication(Track.Source.Microphone);
+    await (muted ? publication.mute() : publication.unmute());
   }
 
   async send({ text, topic = '', reliable = true, to = [] }) {
@@ -199,13 +204,15 @@ class Peer {
             round_trip_ms: pair?.currentRoundTripTime * 1000,
           };
         }),
-        inbound: byType('inbound-rtp').map((entry) =>
-          pick(entry, [
+        inbound: byType('inbound-rtp').map((entry) => ({
+          codec: stats.get(entry.codecId)?.mimeType,
+          ...pick(entry, [
             'kind', 'framesDecoded', 'framesDropped', 'keyFramesDecoded', 'freezeCount',
             'packetsReceived', 'packetsLost', 'nackCount', 'pliCount', 'retransmittedPacketsReceived',
             'frameWidth', 'frameHeight', 'concealedSamples', 'totalSamplesReceived', 'jitter',
+            'silentConcealedSamples',
           ]),
-        ),
+        })),
         outbound: byType('outbound-rtp').map((entry) =>
           pick(entry, [
             'kind', 'rid', 'framesEncoded', 'packetsSent', 'nackCount', 'pliCount', 'active',
