@@ -394,6 +394,20 @@ impl RoomManager {
         self.call(&room, move |room, now| room.update_participant(now, &request)).await?
     }
 
+    /// Gives or takes a participant's `roomAdmin`.
+    ///
+    /// # Errors
+    /// No such room or participant.
+    pub async fn set_room_admin(
+        &self,
+        room: &str,
+        identity: &str,
+        room_admin: bool,
+    ) -> Result<(), ApiError> {
+        let identity = identity.to_owned();
+        self.call(room, move |room, now| room.set_room_admin(now, &identity, room_admin)).await?
+    }
+
     /// `UpdateSubscriptions`.
     ///
     /// # Errors

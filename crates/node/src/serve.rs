@@ -276,6 +276,7 @@ fn signal_config(config: &Config, status: &Status, stop: &CancellationToken) -> 
             false => health.unhealthy(),
         }),
         admission: Probe::new(move || admission.exceeded_limit().map(str::to_owned)),
+        gate: None,
     }
 }
 

@@ -136,6 +136,26 @@ impl Room {
         self.negotiate(now, key);
     }
 
+    /// Gives or takes `roomAdmin`, which no permission speaks of; the participant's next tokens say
+    /// so.
+    ///
+    /// # Errors
+    /// No such participant.
+    pub fn set_room_admin(
+        &mut self,
+        now: Instant,
+        identity: &str,
+        room_admin: bool,
+    ) -> Result<(), ApiError> {
+        let key = self.key_of(identity)?;
+        let participant = self.participants.get_mut(&key).ok_or(ApiError::PARTICIPANT_NOT_FOUND)?;
+        if participant.grants.room_admin != room_admin {
+            participant.grants.room_admin = room_admin;
+            self.refresh_token(now, key);
+        }
+        Ok(())
+    }
+
     /// `UpdateSubscriptions`.
     ///
     /// # Errors

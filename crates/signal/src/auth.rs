@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::error::HttpError;
+use crate::gate::Gate;
 use crate::rtc::Query;
 use crate::server::{Shared, unix_time};
 use crate::token::{Claims, VerifiedToken, verify};
@@ -17,13 +18,21 @@ use crate::token::{Claims, VerifiedToken, verify};
 const BEARER: &str = "Bearer ";
 
 /// The caller of a request.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Caller(Option<Arc<VerifiedToken>>);
+#[derive(Clone, Default)]
+pub(crate) struct Caller {
+    token: Option<Arc<VerifiedToken>>,
+    gate: Option<Arc<dyn Gate>>,
+}
 
 impl Caller {
     /// The verified token, if the request had one.
     pub(crate) fn token(&self) -> Option<&VerifiedToken> {
-        self.0.as_deref()
+        self.token.as_deref()
+    }
+
+    /// What stands between this caller and the rooms, and the caller's token.
+    pub(crate) fn gate(&self) -> Option<(&dyn Gate, &VerifiedToken)> {
+        self.gate.as_deref().zip(self.token())
     }
 
     /// What the token grants.
@@ -70,5 +79,6 @@ fn caller<H>(
     if token.is_empty() {
         return Ok(Caller::default());
     }
-    Ok(Caller(Some(Arc::new(verify(token, shared.keys(), unix_time())?))))
+    let token = verify(token, shared.keys(), unix_time())?;
+    Ok(Caller { token: Some(Arc::new(token)), gate: shared.gate().cloned() })
 }

@@ -11,6 +11,7 @@
 
 mod auth;
 mod error;
+mod gate;
 mod host;
 mod rtc;
 mod server;
@@ -20,6 +21,7 @@ mod twirp;
 pub mod whip;
 
 pub use error::HttpError;
+pub use gate::{Admission, FramedBody, Gate};
 pub use host::{HostedSession, RoomApi, SessionHost, SessionSink, SessionSource};
 pub use rtc::{Encoding, FrameError, JoinRequestError, decode_join_request, decode_request};
 pub use server::{Probe, SignalConfig, SignalServer};

@@ -21,6 +21,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::auth::authenticate;
 use crate::error::HttpError;
+use crate::gate::Gate;
 use crate::host::{RoomApi, SessionHost};
 use crate::rtc::{MAX_MESSAGE_SIZE, Version, connect, validate};
 use crate::stats::SignalStats;
@@ -35,7 +36,7 @@ const MAX_BODY: usize = 10 << 20;
 const CORS_MAX_AGE: Duration = Duration::from_secs(86_400);
 
 /// What the signal server is made from.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SignalConfig {
     /// Why the node is not healthy, if it is not: asked by `/`.
     pub health: Probe,
@@ -47,6 +48,8 @@ pub struct SignalConfig {
     pub limits: Limits,
     /// Largest message of a client on a signal socket, bytes (`limit.signal_message_size_limit`).
     pub max_message_size: usize,
+    /// An adapter between callers and rooms.
+    pub gate: Option<Arc<dyn Gate>>,
 }
 
 impl Default for SignalConfig {
@@ -58,6 +61,7 @@ impl Default for SignalConfig {
             keys: ApiKeys::default(),
             limits: Limits::default(),
             max_message_size: MAX_MESSAGE_SIZE,
+            gate: None,
         }
     }
 }
@@ -151,6 +155,10 @@ impl<H> Shared<H> {
 
     pub(crate) fn keys(&self) -> &ApiKeys {
         &self.0.config.keys
+    }
+
+    pub(crate) fn gate(&self) -> Option<&Arc<dyn Gate>> {
+        self.0.config.gate.as_ref()
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -151,3 +151,17 @@ fn room_metadata_reaches_everyone_at_once_with_a_new_version() {
     let refused = world.room.update_metadata(world.now, &"x".repeat(512 * 1024 + 1));
     assert!(matches!(refused, Err(ApiError::InvalidArgument(_))));
 }
+
+#[test]
+fn a_new_administrator_gets_a_token_that_says_so() {
+    let mut world = World::new();
+    let alice = world.join_active("alice");
+    world.tokens.clear();
+    world.room.set_room_admin(world.now, "alice", true).unwrap();
+    world.room.set_room_admin(world.now, "alice", true).unwrap();
+    world.drain();
+    let granted: Vec<_> = world.tokens.iter().map(|(_, claims)| claims.grants.room_admin).collect();
+    assert_eq!(granted, [true], "once, and only when something changed");
+    assert!(world.take(&alice).is_empty(), "others learn nothing");
+    assert!(world.room.set_room_admin(world.now, "nobody", true).is_err());
+}

@@ -108,7 +108,7 @@ fn check<H: SessionHost>(
     let query = Query::parse(uri.query());
     let attempt = JoinAttempt {
         version,
-        token: caller.token(),
+        caller,
         query: &query,
         headers,
         peer,

@@ -13,8 +13,9 @@ use super::client_info;
 use super::endpoint::Version;
 use super::join_request::{BASE64URL, JoinRequestError, decode_join_request};
 use super::query::Query;
+use crate::auth::Caller;
 use crate::error::HttpError;
-use crate::token::VerifiedToken;
+use crate::gate::Admission;
 
 /// Protocol version of sessions whose client does not speak LiveKit's protocol (LiveKit's current).
 const ONE_SHOT_PROTOCOL: i32 = 17;
@@ -32,7 +33,7 @@ pub(crate) struct JoinTicket {
 /// What the checks look at.
 pub(crate) struct JoinAttempt<'a> {
     pub(crate) version: Version,
-    pub(crate) token: Option<&'a VerifiedToken>,
+    pub(crate) caller: &'a Caller,
     pub(crate) query: &'a Query<'a>,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) peer: Option<SocketAddr>,
@@ -44,7 +45,7 @@ pub(crate) struct JoinAttempt<'a> {
 impl JoinAttempt<'_> {
     /// Runs every check that needs no room.
     pub(crate) fn check(&self) -> Result<JoinTicket, HttpError> {
-        let token = self.token.ok_or_else(HttpError::permission_denied)?;
+        let token = self.caller.token().ok_or_else(HttpError::permission_denied)?;
         let claims = &token.claims;
         let video = claims.video.as_ref().filter(|video| video.room_join);
         let grants = video.ok_or_else(HttpError::permission_denied)?.to_grants();
@@ -52,7 +53,12 @@ impl JoinAttempt<'_> {
             "" => self.query.text("room").to_owned(),
             room => room.to_owned(),
         };
-        self.check_names(&claims.identity, &room)?;
+        let Admission { identity, attributes } = match self.caller.gate() {
+            Some((gate, token)) => gate.admit(&room, token)?,
+            None => Admission::default(),
+        };
+        let identity = identity.unwrap_or_else(|| claims.identity.clone());
+        self.check_names(&identity, &room)?;
 
         let mut ticket = JoinTicket {
             room,
@@ -61,13 +67,13 @@ impl JoinAttempt<'_> {
                 ..claims.room_config.as_ref().map(RoomSettings::from).unwrap_or_default()
             },
             params: JoinParams {
-                identity: claims.identity.clone(),
+                identity,
                 name: claims.name.clone(),
                 kind: claims.participant_kind(),
                 kind_details: claims.participant_kind_details(),
                 grants,
                 metadata: claims.metadata.clone(),
-                attributes: claims.attributes.clone(),
+                attributes: claims.attributes.clone().into_iter().chain(attributes).collect(),
                 token_issued_at: token.issued_at,
                 ..JoinParams::default()
             },

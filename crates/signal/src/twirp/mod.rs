@@ -33,7 +33,10 @@ async fn serve<H: RoomApi>(
 ) -> Response {
     let result = match Call::read(request).await {
         Ok(Ok(call)) => match service.as_str() {
-            room_service::NAME => room_service::serve(shared.host(), &caller, &method, call).await,
+            room_service::NAME => {
+                let call = call.unframe(&caller, &method);
+                room_service::serve(shared.host(), &caller, &method, call).await
+            }
             known if UNAVAILABLE_SERVICES.contains(&known) => {
                 let text = format!("{known} is not available on this server");
                 Err(TwirpError::unimplemented(text))

@@ -1,6 +1,7 @@
 //! `livekit.RoomService`: who may call what, and the way from requests to rooms.
 
 use axum::response::Response;
+use sluice_control::ApiError;
 use sluice_proto as proto;
 
 use super::error::TwirpError;
@@ -29,6 +30,7 @@ pub(super) async fn serve<A: RoomApi>(
             if request.egress.is_some() {
                 allow(caller, |grant| grant.room_record)?;
             }
+            allow_manage(caller, &request.name)?;
             call.encode(&api.create_room(request).await?)
         }
         "ListRooms" => {
@@ -40,7 +42,17 @@ pub(super) async fn serve<A: RoomApi>(
         "DeleteRoom" => {
             let request: proto::DeleteRoomRequest = call.decode()?;
             allow(caller, |grant| grant.room_create)?;
-            api.delete_room(&request.room).await?;
+            allow_manage(caller, &request.room)?;
+            let deleted = api.delete_room(&request.room).await;
+            if let Some((gate, _)) = caller.gate() {
+                // Also when there is none: one that nobody has joined yet stays closed too.
+                gate.room_deleted(&request.room);
+            }
+            match deleted {
+                // Such a caller cancels meetings that nobody has joined yet, and must succeed.
+                Err(ApiError::NotFound(_)) if call.is_delimited() => {}
+                other => other?,
+            }
             call.encode(&proto::DeleteRoomResponse {})
         }
         "UpdateRoomMetadata" => {
@@ -128,9 +140,25 @@ fn allow(caller: &Caller, right: impl FnOnce(&VideoGrant) -> bool) -> Result<(),
     if grant.is_some_and(right) { Ok(()) } else { Err(TwirpError::permission_denied()) }
 }
 
+/// Whether the name is free for this caller.
+fn allow_manage(caller: &Caller, room: &str) -> Result<(), TwirpError> {
+    match caller.gate() {
+        Some((gate, token)) if !gate.may_manage(room, token) => {
+            Err(TwirpError::permission_denied())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// An administrator's token is for one room.
 fn allow_admin(caller: &Caller, room: &str) -> Result<(), TwirpError> {
-    allow(caller, |grant| grant.room_admin && grant.room == room)
+    allow(caller, |grant| grant.room_admin && grant.room == room)?;
+    match caller.gate() {
+        Some((gate, token)) if !gate.may_administer(room, token) => {
+            Err(TwirpError::permission_denied())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn allow_destination(caller: &Caller, room: &str, destination: &str) -> Result<(), TwirpError> {

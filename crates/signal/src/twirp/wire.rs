@@ -10,6 +10,7 @@ use prost::{Message, Name};
 use sluice_proto::json;
 
 use super::error::TwirpError;
+use crate::auth::Caller;
 
 /// The form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,8 @@ enum Form {
 pub(super) struct Call {
     form: Form,
     body: Bytes,
+    /// The answer is protobuf behind a varint with its length.
+    delimited: bool,
 }
 
 impl Call {
@@ -38,7 +41,23 @@ impl Call {
             Err(error) => return Ok(Err(error)),
         };
         let body = Bytes::from_request(request, &()).await?;
-        Ok(Ok(Self { form, body }))
+        Ok(Ok(Self { form, body, delimited: false }))
+    }
+
+    /// Takes off a framing that the gate knows; only known callers may use one.
+    pub(super) fn unframe(self, caller: &Caller, method: &str) -> Self {
+        match caller.gate() {
+            Some((gate, _)) if self.form == Form::Protobuf => {
+                let framed = gate.unframe(method, self.body);
+                Self { body: framed.message, delimited: framed.delimited, ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// Whether the caller is one that frames messages, see [`crate::Gate::unframe`].
+    pub(super) fn is_delimited(&self) -> bool {
+        self.delimited
     }
 
     /// The request of the method.
@@ -56,7 +75,12 @@ impl Call {
         match self.form {
             Form::Protobuf => {
                 let headers = [(CONTENT_TYPE, "application/protobuf")];
-                Ok((headers, message.encode_to_vec()).into_response())
+                let body = if self.delimited {
+                    message.encode_length_delimited_to_vec()
+                } else {
+                    message.encode_to_vec()
+                };
+                Ok((headers, body).into_response())
             }
             Form::Json => {
                 let text = json::to_twirp(message);

@@ -17,8 +17,8 @@ use sluice_proto as proto;
 use sluice_proto::signal_response::Message as Response;
 use sluice_signal::token::ApiKeys;
 use sluice_signal::{
-    HostedSession, RoomApi, SessionHost, SessionSink, SessionSource, SignalConfig, SignalServer,
-    SignalStats,
+    Gate, HostedSession, RoomApi, SessionHost, SessionSink, SessionSource, SignalConfig,
+    SignalServer, SignalStats,
 };
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
@@ -182,20 +182,26 @@ pub struct TestServer {
 
 impl TestServer {
     pub async fn start() -> Self {
-        Self::start_with(false).await
+        Self::start_with(false, None).await
     }
 
     /// Sessions of this server produce no first message by themselves.
     pub async fn start_silent() -> Self {
-        Self::start_with(true).await
+        Self::start_with(true, None).await
     }
 
-    async fn start_with(silent: bool) -> Self {
+    /// A server with an adapter between callers and rooms.
+    pub async fn start_gated(gate: Arc<dyn Gate>) -> Self {
+        Self::start_with(false, Some(gate)).await
+    }
+
+    async fn start_with(silent: bool, gate: Option<Arc<dyn Gate>>) -> Self {
         let (joins_in, joins) = mpsc::channel(16);
         let refuse = Arc::new(Mutex::new(None));
         let host = FakeHost { joins: joins_in, refuse: refuse.clone(), silent };
         let keys = ApiKeys::new([(KEY, SECRET), ("other", "other-secret")]);
-        let server = SignalServer::new(host, SignalConfig { keys, ..SignalConfig::default() });
+        let server =
+            SignalServer::new(host, SignalConfig { keys, gate, ..SignalConfig::default() });
         let stats = server.stats().clone();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
