@@ -36,6 +36,17 @@ impl Role {
         })
     }
 
+    /// The name that the admin API has for the role.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "OWNER",
+            Self::Manager => "MANAGER",
+            Self::Member => "MEMBER",
+            Self::Guest => "GUEST",
+            Self::AnonymousGuest => "ANONYMOUS_GUEST",
+        }
+    }
+
     /// Whether the role administrates the group and so the room.
     pub fn is_admin(self) -> bool {
         self <= Self::Manager

@@ -4,6 +4,7 @@
 //! key never an ES384 signature. HMAC files are raw bytes, a trailing newline included.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use aws_lc_rs::{constant_time, hmac};
@@ -137,15 +138,17 @@ pub enum KeyError {
 }
 
 /// One key, ready to verify one algorithm.
+#[derive(Clone)]
 pub struct VerifyingKey {
     algorithm: Algorithm,
     material: Material,
 }
 
+#[derive(Clone)]
 enum Material {
     /// X.509 SubjectPublicKeyInfo, DER.
     Public(Vec<u8>),
-    Hmac(Box<hmac::Key>),
+    Hmac(Arc<hmac::Key>),
 }
 
 impl fmt::Debug for VerifyingKey {
@@ -181,7 +184,7 @@ impl VerifyingKey {
         }
         Ok(Self {
             algorithm,
-            material: Material::Hmac(Box::new(hmac::Key::new(hmac_algorithm, bytes))),
+            material: Material::Hmac(Arc::new(hmac::Key::new(hmac_algorithm, bytes))),
         })
     }
 

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+pub(crate) use claims::loosely_equal;
 pub use claims::{Action, MeetingPolicy};
 pub use keys::{Algorithm, KeyError, VerifyingKey};
 

@@ -1,0 +1,150 @@
+//! What the adapter needs of the rooms, so that tests can stand in for them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::policy::{Rights, UnixMillis};
+
+/// An open room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenRoom {
+    /// Name.
+    pub name: String,
+    /// Participants now.
+    pub participants: u32,
+    /// Most that may be there; 0 = no limit.
+    pub max_participants: u32,
+}
+
+/// A participant of a room.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attendee {
+    /// Identity.
+    pub identity: String,
+    /// Display name.
+    pub name: String,
+    /// When the participant came.
+    pub joined_at: UnixMillis,
+    /// May publish tracks.
+    pub can_publish: bool,
+    /// May publish data.
+    pub can_publish_data: bool,
+    /// Publishes something.
+    pub is_publishing: bool,
+    /// Others do not see this participant.
+    pub hidden: bool,
+    /// Attributes.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// What a token should say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenSpec {
+    /// Room.
+    pub room: String,
+    /// Identity.
+    pub identity: String,
+    /// Display name; may be empty.
+    pub name: String,
+    /// Rights in the room.
+    pub rights: Rights,
+    /// Attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// Unix seconds from which it counts as issued.
+    pub issued_at: i64,
+    /// How long it is valid from then.
+    pub ttl: Duration,
+    /// The API key to sign with; `None` = the server's own choice.
+    pub api_key: Option<String>,
+}
+
+/// A token of somebody else that vouches for access to a meeting's room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinProof {
+    /// The room that may be joined.
+    pub room: String,
+    /// The API key that signed it.
+    pub api_key: String,
+}
+
+/// Why a room did not do as told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RoomError {
+    /// There is no such room or participant: mostly they have just gone.
+    #[error("no such room or participant")]
+    NotFound,
+    /// Our fault, or the room is busy.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Result of a call into rooms.
+pub type RoomResult<T> = Result<T, RoomError>;
+
+/// Something that happened to a room, in order per room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomEvent {
+    /// Name of the room.
+    pub room: String,
+    /// Its SID: a room that is closed and opened again is another one.
+    pub sid: String,
+    /// What happened.
+    pub kind: RoomEventKind,
+}
+
+/// See [`RoomEvent`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoomEventKind {
+    /// The room was opened.
+    Started,
+    /// The participant of this identity is there.
+    Joined(String),
+    /// The participant of this identity left.
+    Left(String),
+    /// The room is closed.
+    Finished,
+}
+
+/// The rooms of this node.
+pub trait Rooms: Send + Sync + 'static {
+    /// All rooms.
+    fn open_rooms(&self) -> Vec<OpenRoom>;
+    /// Makes a room, or finds it.
+    fn open<'a>(
+        &'a self,
+        room: &'a str,
+        empty_timeout: Option<Duration>,
+        max_participants: Option<u32>,
+    ) -> BoxFuture<'a, RoomResult<()>>;
+    /// Who is in a room.
+    fn attendees<'a>(&'a self, room: &'a str) -> BoxFuture<'a, RoomResult<Vec<Attendee>>>;
+    /// Changes what a participant may do, and the attributes that say so. Tracks that may not be
+    /// published any more are unpublished.
+    fn set_rights<'a>(
+        &'a self,
+        room: &'a str,
+        identity: &'a str,
+        rights: Rights,
+        attributes: BTreeMap<String, String>,
+    ) -> BoxFuture<'a, RoomResult<()>>;
+    /// Makes a participant an administrator, or not; its next tokens say so.
+    fn set_admin<'a>(
+        &'a self,
+        room: &'a str,
+        identity: &'a str,
+        admin: bool,
+    ) -> BoxFuture<'a, RoomResult<()>>;
+    /// Removes a participant.
+    fn remove<'a>(&'a self, room: &'a str, identity: &'a str) -> BoxFuture<'a, RoomResult<()>>;
+    /// Closes a room; its participants are told.
+    fn close<'a>(&'a self, room: &'a str) -> BoxFuture<'a, RoomResult<()>>;
+    /// Signs a token.
+    ///
+    /// # Errors
+    /// No such key.
+    fn mint(&self, token: &TokenSpec) -> RoomResult<String>;
+    /// Checks a token that should let its holder join a room.
+    fn verify_join(&self, token: &str) -> Option<JoinProof>;
+}
