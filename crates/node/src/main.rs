@@ -18,6 +18,7 @@ mod shutdown;
 mod status;
 mod tcp_only;
 mod token;
+mod turms;
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::serve::ListenerExt;
 use rand::RngExt;
-use sluice_control::{Limits, LowPower, ManagerConfig, MediaEngine, RoomConfig, RoomManager};
+use sluice_control::{
+    Limits, LowPower, ManagerConfig, MediaEngine, RoomConfig, RoomManager, WebhookEvent,
+};
 use sluice_engine::api::Event;
 use sluice_engine::{
     CongestionConfig, Engine, EngineConfig, MAX_WORKERS, PlayoutDelayRange, UdpPorts as EnginePorts,
@@ -29,6 +31,7 @@ use crate::pages;
 use crate::shutdown::Shutdown;
 use crate::status::{NodeLimits, Status};
 use crate::tcp_only::TcpOnly;
+use crate::turms::{self, TurmsNode};
 
 /// How long clients have to read their leave message before their sockets are closed.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -65,7 +68,9 @@ async fn serve(
     let mut shutdown = Shutdown::listen().context("listening to signals")?;
     let listeners = bind(&config.http.addresses).await?;
     let node_id = node_id();
-    let rooms = room_manager(config, &engine, &node_id);
+    let (observer, room_events) = mpsc::channel(turms::EVENT_QUEUE);
+    let observers = config.turms.iter().map(|_| observer.clone()).collect();
+    let rooms = room_manager(config, &engine, &node_id, observers);
     tokio::spawn(rooms.clone().run_events(events));
     let stop = CancellationToken::new();
     let limits = NodeLimits {
@@ -73,7 +78,15 @@ async fn serve(
         bytes_per_sec: config.limit.bytes_per_sec,
     };
     let status = Status::watch(engine.clone(), limits, stop.clone());
-    let signal = SignalServer::new(rooms.clone(), signal_config(config, &status, &stop));
+    let turms = match config.turms.clone() {
+        Some(turms) => Some(TurmsNode::start(turms, rooms.clone(), api_keys(config), room_events)?),
+        None => None,
+    };
+    let signal = SignalConfig {
+        gate: turms.as_ref().map(TurmsNode::gate),
+        ..signal_config(config, &status, &stop)
+    };
+    let signal = SignalServer::new(rooms.clone(), signal);
     let debug = Debug::new(debug::Sources {
         engine: engine.clone(),
         rooms: rooms.clone(),
@@ -85,6 +98,9 @@ async fn serve(
     let mut app = signal.router().merge(debug.router());
     if config.pages {
         app = app.merge(pages::router(config.keys.development()));
+    }
+    if let Some(turms) = &turms {
+        app = turms.router().fallback_service(app);
     }
     let mut servers = JoinSet::new();
     for listener in listeners {
@@ -108,6 +124,7 @@ async fn serve(
             signal: signal.stats().clone(),
             node_id: node_id.clone(),
             login: prometheus.login.clone(),
+            turms: turms.as_ref().map(TurmsNode::stats),
         };
         let address = config.http.addresses[0].ip();
         let server = metrics::serve(prometheus.port, address, metrics, stop.clone())
@@ -180,7 +197,12 @@ fn worker_count(configured: usize) -> u8 {
     u8::try_from(wanted).unwrap_or(MAX_WORKERS).clamp(1, MAX_WORKERS)
 }
 
-fn room_manager(config: &Config, engine: &Engine, node_id: &str) -> RoomManager {
+fn room_manager(
+    config: &Config,
+    engine: &Engine,
+    node_id: &str,
+    observers: Vec<mpsc::Sender<Arc<WebhookEvent>>>,
+) -> RoomManager {
     let defaults = RoomConfig::default();
     let enabled_codecs = match config.room.enabled_codecs.as_slice() {
         [] => defaults.enabled_codecs,
@@ -226,6 +248,7 @@ fn room_manager(config: &Config, engine: &Engine, node_id: &str) -> RoomManager 
     let manager = ManagerConfig {
         room: Arc::new(room),
         auto_create: config.room.auto_create,
+        observers,
         ..ManagerConfig::default()
     };
     let media: Arc<dyn MediaEngine> = if config.rtc.force_tcp {

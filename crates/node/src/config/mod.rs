@@ -6,6 +6,7 @@ mod cidr;
 mod document;
 mod keys;
 mod schema;
+mod turms;
 mod typed;
 
 use std::collections::BTreeMap;

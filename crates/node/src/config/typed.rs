@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) pages: bool,
     /// Port of the listener for `/debug`, if any.
     pub(crate) debug_port: Option<u16>,
+    /// The Turms adapter, if it is on.
+    pub(crate) turms: Option<sluice_turms::TurmsConfig>,
     /// Changed keys that change nothing, with the reason.
     pub(crate) without_effect: Vec<(&'static str, &'static str)>,
     /// What is wrong with the keys that `--disable-strict-config` ignores.
@@ -256,8 +258,10 @@ pub(crate) struct PrometheusConfig {
 /// Makes the typed form; `dev` is the flag, which also decides defaults.
 pub(super) fn build(doc: &Document, keys: ApiKeys, dev: bool) -> Result<Config, ConfigError> {
     let development = dev || doc.bool("development");
+    let turms = super::turms::build(doc, &keys)?;
     Ok(Config {
         development,
+        turms,
         region: doc.text("region"),
         workers: doc.uint("workers") as usize,
         keys,
@@ -594,6 +598,6 @@ fn prometheus(doc: &Document) -> Result<Option<PrometheusConfig>, ConfigError> {
     Ok((port != 0).then_some(PrometheusConfig { port: port as u16, login }))
 }
 
-fn invalid(path: &str, expected: &str) -> ConfigError {
+pub(super) fn invalid(path: &str, expected: &str) -> ConfigError {
     ConfigError::Problems(vec![Problem::Value { path: path.into(), expected: expected.into() }])
 }

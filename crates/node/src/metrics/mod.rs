@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use sluice_control::{ByKind, Histogram, RoomManager, Telemetry};
 use sluice_engine::{ESTIMATE_BUCKETS_BPS, Engine, EngineStats, WorkerStats};
 use sluice_signal::SignalStats;
+use sluice_turms::TurmsStats;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +37,8 @@ pub(crate) struct Metrics {
     pub(crate) node_id: String,
     /// Name and password of basic authentication.
     pub(crate) login: Option<(String, Secret)>,
+    /// The Turms adapter, if it is on.
+    pub(crate) turms: Option<Arc<TurmsStats>>,
 }
 
 impl Metrics {
@@ -49,6 +52,9 @@ impl Metrics {
         livekit_counters(&mut page, &stats.total());
         signal_samples(&mut page, &self.signal);
         worker_samples(&mut page, &stats);
+        if let Some(turms) = &self.turms {
+            turms_samples(&mut page, turms);
+        }
         process::write(&mut page);
         page.into_text()
     }
@@ -84,6 +90,18 @@ async fn scrape(State(metrics): State<Arc<Metrics>>, headers: HeaderMap) -> Resp
         return (StatusCode::UNAUTHORIZED, challenge).into_response();
     }
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.page().await).into_response()
+}
+
+/// What the Turms adapter counts.
+fn turms_samples(page: &mut Exposition, stats: &TurmsStats) {
+    for (name, grows, value) in stats.named() {
+        let help = "See TurmsStats";
+        if grows {
+            page.counter(&format!("sluice_turms_{name}_total"), help, value);
+        } else {
+            page.gauge(&format!("sluice_turms_{name}"), help, value);
+        }
+    }
 }
 
 /// Rooms and who is in them: the numbers of `ListRooms`.
