@@ -2,7 +2,10 @@
 //! process id, and just enough HTTP to look at it from outside. Real clients are in `clients/`.
 
 // Tests of processes meet the wall clock.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod fake_rooms;
+pub mod fake_turms;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
