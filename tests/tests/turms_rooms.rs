@@ -176,10 +176,14 @@ async fn a_turms_that_loses_its_data_removes_nobody() {
         })
         .await;
     for fault in [Fault::Empty, Fault::ServerError, Fault::HalfAnswer, Fault::Unauthorized] {
-        let before = world.adapter.stats().admin_requests.get();
+        let asked = || {
+            let stats = world.adapter.stats();
+            stats.admin_requests.get() + stats.admin_breaker_refusals.get()
+        };
+        let before = asked();
         world.turms.lock().fault = fault;
         let waited = async {
-            while world.adapter.stats().admin_requests.get() < before + 12 {
+            while asked() < before + 12 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

@@ -492,6 +492,11 @@ impl Adapter {
         self.tell_sync(SyncMessage::Group(group)).await;
     }
 
+    pub(crate) async fn group_deleted(&self, group: GroupId) {
+        self.lookup.forget_group(group);
+        self.tell_sync(SyncMessage::Deleted(group)).await;
+    }
+
     pub(crate) async fn user_changed(&self, user: UserId) {
         self.lookup.forget_user(user);
         self.tell_sync(SyncMessage::User(user)).await;

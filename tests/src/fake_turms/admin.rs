@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::dates::iso;
@@ -23,8 +24,21 @@ const DEFAULT_SIZE: usize = 10;
 const MAX_SIZE: usize = 1000;
 /// Requests per second and address.
 pub(super) const REQUESTS_PER_SECOND: f64 = 50.0;
+/// Turms' account of the beginning.
+const ROOT_LOGIN: &str = "turms:turms";
 /// Longest text of a message.
 const MAX_TEXT: usize = 500;
+/// Permissions of Turms that concern us.
+const PERMISSIONS: [&str; 8] = [
+    "GROUP_QUERY",
+    "GROUP_TYPE_QUERY",
+    "GROUP_MEMBER_QUERY",
+    "GROUP_BLOCKLIST_QUERY",
+    "CLIENT_BLOCKLIST_QUERY",
+    "USER_QUERY",
+    "USER_ONLINE_INFO_QUERY",
+    "MESSAGE_CREATE",
+];
 /// Fields that a message may have.
 const MESSAGE_FIELDS: [&str; 13] = [
     "id",
@@ -64,7 +78,7 @@ async fn serve(Extract(fake): Extract<FakeTurms>, request: Request) -> Response 
     } else if fault == Fault::RateLimited || !fake.take_token() {
         fake.lock().rate_limited += 1;
         Err((StatusCode::TOO_MANY_REQUESTS, 1101, "client requests too frequent"))
-    } else if fault == Fault::Unauthorized || !authorized(&parts.headers) {
+    } else if fault == Fault::Unauthorized || !authorized(&parts.headers, &path) {
         Err((StatusCode::UNAUTHORIZED, 1300, "unauthorized"))
     } else {
         let query = parts.uri.query().unwrap_or_default();
@@ -99,8 +113,13 @@ async fn serve(Extract(fake): Extract<FakeTurms>, request: Request) -> Response 
 
 const MAX_BODY: usize = 10 << 20;
 
-fn authorized(headers: &HeaderMap) -> bool {
-    let expected = format!("Basic {}", STANDARD.encode(format!("{LOGIN}:{PASSWORD}")));
+/// The service account for everything, the root account for accounts.
+fn authorized(headers: &HeaderMap, path: &str) -> bool {
+    let login = match path {
+        "/admins" | "/admins/roles" => ROOT_LOGIN.to_owned(),
+        _ => format!("{LOGIN}:{PASSWORD}"),
+    };
+    let expected = format!("Basic {}", STANDARD.encode(login));
     headers.get(header::AUTHORIZATION).is_some_and(|given| given.as_bytes() == expected.as_bytes())
 }
 
@@ -146,6 +165,12 @@ fn answer(
 ) -> Result<Option<Value>, Refusal> {
     if *method == Method::POST && path == "/messages" {
         return post_message(state, body).map(Some);
+    }
+    if *method == Method::POST && path == "/admins/roles" {
+        return add_role(state, body).map(Some);
+    }
+    if *method == Method::POST && path == "/admins" {
+        return add_admin(state, body).map(Some);
     }
     if *method != Method::GET {
         return Err(BAD_REQUEST);
@@ -276,6 +301,46 @@ fn users(state: &State, query: &Query) -> Result<Vec<Value>, Refusal> {
                     "registrationDate": iso(0) })
         })
         .collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Role {
+    id: i64,
+    #[serde(rename = "name")]
+    _name: String,
+    #[serde(rename = "rank")]
+    _rank: i64,
+    permissions: Vec<String>,
+}
+
+fn add_role(state: &mut State, body: &Bytes) -> Result<Value, Refusal> {
+    let role: Role = serde_json::from_slice(body).map_err(|_| BAD_REQUEST)?;
+    if role.permissions.iter().any(|permission| !PERMISSIONS.contains(&permission.as_str())) {
+        return Err(BAD_REQUEST);
+    }
+    state.roles.insert(role.id, role.permissions);
+    Ok(json!({}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Admin {
+    login_name: String,
+    #[serde(rename = "password")]
+    _password: String,
+    #[serde(rename = "displayName")]
+    _display_name: String,
+    role_ids: Vec<i64>,
+}
+
+fn add_admin(state: &mut State, body: &Bytes) -> Result<Value, Refusal> {
+    let admin: Admin = serde_json::from_slice(body).map_err(|_| BAD_REQUEST)?;
+    if admin.role_ids.iter().any(|role| !state.roles.contains_key(role)) {
+        return Err(BAD_REQUEST);
+    }
+    state.admins.insert(admin.login_name, admin.role_ids);
+    Ok(json!({}))
 }
 
 fn post_message(state: &mut State, body: &Bytes) -> Result<Value, Refusal> {

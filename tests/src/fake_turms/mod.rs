@@ -122,5 +122,7 @@ async fn show_state(Extract(fake): Extract<FakeTurms>) -> Json<Value> {
         "rate_limited": state.rate_limited,
         "refused": state.refused,
         "logins": state.logins,
+        "roles": state.roles,
+        "admins": state.admins,
     }))
 }

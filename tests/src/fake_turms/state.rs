@@ -75,6 +75,10 @@ pub struct State {
     pub speakable_types: BTreeSet<i64>,
     /// Messages, as they were posted.
     pub messages: Vec<Value>,
+    /// Permissions by role.
+    pub roles: BTreeMap<i64, Vec<String>>,
+    /// Roles by admin account.
+    pub admins: BTreeMap<String, Vec<i64>>,
     /// What is wrong.
     pub fault: Fault,
     /// Admin requests answered.

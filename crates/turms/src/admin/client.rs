@@ -246,6 +246,14 @@ impl Directory for AdminClient {
         .boxed()
     }
 
+    fn count_groups(&self, priority: Priority) -> BoxFuture<'_, TurmsResult<u64>> {
+        async move {
+            let page: Page<GroupRecord> = self.page("/groups/page?page=0&size=1", priority).await?;
+            Ok(page.total.unwrap_or_default())
+        }
+        .boxed()
+    }
+
     fn group_blocks<'a>(
         &'a self,
         groups: &'a [GroupId],

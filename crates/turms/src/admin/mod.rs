@@ -95,6 +95,8 @@ pub trait Directory: Send + Sync + 'static {
         group: GroupId,
         priority: Priority,
     ) -> BoxFuture<'a, TurmsResult<u64>>;
+    /// How many groups there are: `GET /groups/page`.
+    fn count_groups(&self, priority: Priority) -> BoxFuture<'_, TurmsResult<u64>>;
     /// `GET /groups/blocked-users`, at most a page.
     fn group_blocks<'a>(
         &'a self,

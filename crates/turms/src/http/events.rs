@@ -51,6 +51,7 @@ pub(super) async fn receive(
         .map_err(bad_id)?;
     tracing::debug!(kind = notice.kind, group = ?group, users = users.len(), "change notice");
     match (group, users.as_slice()) {
+        (Some(group), _) if notice.kind == "group_deleted" => adapter.group_deleted(group).await,
         (Some(group), _) => adapter.group_changed(group).await,
         (None, []) => adapter.something_changed().await,
         (None, users) => {

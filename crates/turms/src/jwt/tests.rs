@@ -336,3 +336,38 @@ fn a_certificate_serves_as_well_as_a_bare_public_key() {
     assert!(verifier.verify(&signer.token(Algorithm::Es256, &payload()), NOW).is_ok());
     assert_eq!(VerifyingKey::from_pem(Algorithm::Es256, b"hello").err(), Some(KeyError::NotPem));
 }
+
+#[test]
+fn keys_are_read_from_pkcs12_files() {
+    use p12_keystore::{
+        Certificate, KeyStore, KeyStoreEntry, LocalKeyId, PrivateKey, PrivateKeyChain,
+    };
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["turms".into()]).unwrap().self_signed(&pair).unwrap();
+    let certificate = Certificate::from_der(certificate.der()).unwrap();
+    let key = PrivateKey::from_der(&pair.serialize_der()).unwrap();
+    let chain = PrivateKeyChain::new(LocalKeyId::from(vec![1]), key, [certificate]);
+    let mut store = KeyStore::new();
+    store.add_entry("signing", KeyStoreEntry::PrivateKeyChain(chain));
+    let writer = store.writer("p12 word").encryption_iterations(100).mac_iterations(100);
+    let file = writer.write().unwrap();
+
+    let read =
+        |password, alias| VerifyingKey::from_pkcs12(Algorithm::Es256, &file, password, alias);
+    let signer = Signer::Ec(
+        EcdsaKeyPair::from_pkcs8(
+            &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+            &pair.serialize_der(),
+        )
+        .unwrap(),
+    );
+    // Aliases are compared without case, as Java's key stores do.
+    let verifier =
+        Verifier::new(vec![read("p12 word", "Signing").unwrap()], Expectations::default());
+    assert!(verifier.verify(&signer.token(Algorithm::Es256, &payload()), NOW).is_ok());
+    assert!(matches!(read("another", "signing"), Err(KeyError::Pkcs12(_))));
+    assert!(matches!(read("p12 word", "other"), Err(KeyError::Pkcs12(_))));
+    let wrong_kind = VerifyingKey::from_pkcs12(Algorithm::Rs256, &file, "p12 word", "signing");
+    assert_eq!(wrong_kind.err(), Some(KeyError::WrongKind("RS256")));
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::poll::{Answer, Question};
-use super::watch::{Belief, believe, verdict};
+use super::watch::{Belief, Signs, believe, verdict};
 use super::{SECOND_LOOK, Sync};
 use crate::adapter::{MUTED_ATTRIBUTE, ROLE_ATTRIBUTE, Standing};
 use crate::config::OnStale;
@@ -36,13 +36,13 @@ impl Sync {
         if answer.whole {
             watch.estimate = answer.seen_members;
         }
-        let suspect = watch.suspect;
+        let (suspect, told_deleted) = (watch.suspect, watch.told_deleted);
         let verdicts: Vec<Option<Decision>> =
             question.users.iter().map(|user| self.verdict(&room, &answer, *user)).collect();
         let guard = self.adapter.config().sync.mass_removal_guard_percent;
-        let vanish = self.many_groups_vanish();
+        let signs = Signs { suspect, told_deleted, many_vanish: self.many_groups_vanish() };
         let Some(watch) = self.watches.get_mut(&room) else { return };
-        match believe(&answer, suspect, &verdicts, guard, vanish) {
+        match believe(&answer, signs, &verdicts, guard) {
             Belief::Believe => {
                 watch.suspect = false;
                 let gap = now.saturating_duration_since(watch.answered);

@@ -45,6 +45,8 @@ const MAX_QUESTIONS: usize = 512;
 pub(crate) enum SyncMessage {
     /// Something about a group.
     Group(GroupId),
+    /// A group was deleted.
+    Deleted(GroupId),
     /// Something about a user.
     User(UserId),
     /// Something.
@@ -140,7 +142,9 @@ impl Sync {
         let adapter = self.adapter.clone();
         for watch in self.watches.values_mut() {
             let concerned = match message {
-                SyncMessage::Group(group) => adapter.subject(watch.target).group() == Some(group),
+                SyncMessage::Group(group) | SyncMessage::Deleted(group) => {
+                    adapter.subject(watch.target).group() == Some(group)
+                }
                 SyncMessage::User(user) => watch.has(user),
                 SyncMessage::Everything => true,
             };
@@ -149,10 +153,11 @@ impl Sync {
                 watch.due = now;
                 watch.again = watch.polling;
             } else if concerned {
+                watch.told_deleted = matches!(message, SyncMessage::Deleted(_));
                 watch.look_now(now);
             }
         }
-        if !matches!(message, SyncMessage::Group(_)) {
+        if !matches!(message, SyncMessage::Group(_) | SyncMessage::Deleted(_)) {
             self.blocks_due = now;
         }
     }

@@ -27,7 +27,7 @@ pub(super) struct Question {
     pub(super) users: Vec<UserId>,
     /// How many members the group had last time; 0 = unknown.
     pub(super) estimate: usize,
-    /// A second look: also count the members.
+    /// A second look: also count.
     pub(super) confirm: bool,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Answer {
     pub(super) accounts: HashMap<UserId, bool>,
     /// Users that the answer is about: those who were there.
     pub(super) asked: HashSet<UserId>,
-    /// Members of the group, where they were counted.
+    /// A second look: members of the group, or, where there is no such group, all groups.
     pub(super) total: Option<u64>,
     /// Memberships that came along, of users who are not there too.
     pub(super) seen_members: usize,
@@ -93,8 +93,10 @@ impl Asker {
         }
         for (question, answer) in questions.iter().zip(&mut answers) {
             if question.confirm {
-                let total = self.directory.count_members(question.group, self.priority).await?;
-                answer.total = Some(total);
+                answer.total = Some(match answer.group {
+                    Some(_) => self.directory.count_members(question.group, self.priority).await?,
+                    None => self.directory.count_groups(self.priority).await?,
+                });
             }
         }
         Ok(answers)

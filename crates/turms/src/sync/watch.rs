@@ -35,6 +35,8 @@ pub(super) struct Watch {
     pub(super) suspect: bool,
     /// The last answer had no such group.
     pub(super) missing: bool,
+    /// A notice says that the group was deleted.
+    pub(super) told_deleted: bool,
     /// Facts are too old, and that has been dealt with.
     pub(super) stale: bool,
     /// When a mute ends.
@@ -57,6 +59,7 @@ impl Watch {
             answer: None,
             suspect: false,
             missing: false,
+            told_deleted: false,
             stale: false,
             wake: None,
             applied: HashMap::new(),
@@ -113,20 +116,32 @@ pub(super) enum Belief {
     Disbelieve,
 }
 
-/// Guards against an answer that would empty a room by mistake. `gone_share` tells whether many
-/// groups vanish at once.
+/// What else speaks for or against a group's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Signs {
+    /// The answer before this one was suspicious, too.
+    pub(super) suspect: bool,
+    /// A signed notice says that the group was deleted.
+    pub(super) told_deleted: bool,
+    /// Many groups vanish at once.
+    pub(super) many_vanish: bool,
+}
+
+/// Guards against an answer that would empty a room by mistake.
 pub(super) fn believe(
     answer: &Answer,
-    suspect: bool,
+    signs: Signs,
     verdicts: &[Option<Decision>],
     guard_percent: u32,
-    many_groups_vanish: bool,
 ) -> Belief {
+    let Signs { suspect, told_deleted, many_vanish } = signs;
     let Some(group) = answer.group else {
-        return match (suspect, many_groups_vanish) {
+        // A Turms that knows no group at all has lost its data.
+        let has_groups = answer.total.is_some_and(|total| total > 0);
+        return match (suspect, told_deleted || (has_groups && !many_vanish)) {
             (false, _) => Belief::LookTwice,
-            (true, true) => Belief::Disbelieve,
-            (true, false) => Belief::Believe,
+            (true, true) => Belief::Believe,
+            (true, false) => Belief::Disbelieve,
         };
     };
     if !group.active || group.deleted {
@@ -166,40 +181,38 @@ mod tests {
         Answer { group: Some(group), seen_members, total, ..Answer::default() }
     }
 
+    const FIRST: Signs = Signs { suspect: false, told_deleted: false, many_vanish: false };
+    const SECOND: Signs = Signs { suspect: true, ..FIRST };
+
     #[test]
     fn one_who_leaves_a_living_group_is_believed_at_once() {
-        let verdict = believe(&answer(1, None), false, &[OUT, IN], 50, false);
-        assert_eq!(verdict, Belief::Believe);
+        assert_eq!(believe(&answer(1, None), FIRST, &[OUT, IN], 50), Belief::Believe);
     }
 
     #[test]
     fn a_group_that_empties_at_once_is_looked_at_twice() {
-        assert_eq!(believe(&answer(0, None), false, &[OUT], 50, false), Belief::LookTwice);
-        assert_eq!(believe(&answer(0, Some(3)), true, &[OUT], 50, false), Belief::Believe);
-        assert_eq!(believe(&answer(0, Some(0)), true, &[OUT], 50, false), Belief::Disbelieve);
+        assert_eq!(believe(&answer(0, None), FIRST, &[OUT], 50), Belief::LookTwice);
+        assert_eq!(believe(&answer(0, Some(3)), SECOND, &[OUT], 50), Belief::Believe);
+        assert_eq!(believe(&answer(0, Some(0)), SECOND, &[OUT], 50), Belief::Disbelieve);
     }
 
     #[test]
     fn many_removals_at_once_are_looked_at_twice() {
-        assert_eq!(
-            believe(&answer(2, None), false, &[OUT, OUT, IN, IN], 50, false),
-            Belief::LookTwice
-        );
-        assert_eq!(
-            believe(&answer(3, None), false, &[OUT, IN, IN, IN], 50, false),
-            Belief::Believe
-        );
-        assert_eq!(
-            believe(&answer(2, Some(9)), true, &[OUT, OUT, IN, IN], 50, false),
-            Belief::Believe
-        );
+        let half = [OUT, OUT, IN, IN];
+        assert_eq!(believe(&answer(2, None), FIRST, &half, 50), Belief::LookTwice);
+        assert_eq!(believe(&answer(3, None), FIRST, &[OUT, IN, IN, IN], 50), Belief::Believe);
+        assert_eq!(believe(&answer(2, Some(9)), SECOND, &half, 50), Belief::Believe);
     }
 
     #[test]
-    fn a_group_that_is_not_there_is_looked_at_twice_unless_many_vanish() {
-        let missing = Answer::default();
-        assert_eq!(believe(&missing, false, &[], 50, false), Belief::LookTwice);
-        assert_eq!(believe(&missing, true, &[], 50, false), Belief::Believe);
-        assert_eq!(believe(&missing, true, &[], 50, true), Belief::Disbelieve);
+    fn a_group_that_is_not_there_must_be_missing_twice_from_a_turms_that_has_others() {
+        let missing = |total| Answer { total, ..Answer::default() };
+        assert_eq!(believe(&missing(None), FIRST, &[], 50), Belief::LookTwice);
+        assert_eq!(believe(&missing(Some(9)), SECOND, &[], 50), Belief::Believe);
+        assert_eq!(believe(&missing(Some(0)), SECOND, &[], 50), Belief::Disbelieve);
+        let many = Signs { many_vanish: true, ..SECOND };
+        assert_eq!(believe(&missing(Some(9)), many, &[], 50), Belief::Disbelieve);
+        let told = Signs { told_deleted: true, ..SECOND };
+        assert_eq!(believe(&missing(Some(0)), told, &[], 50), Belief::Believe);
     }
 }
