@@ -123,8 +123,7 @@ impl Asker {
                 take_members(&questions[*at], &records, &mut answers[*at]);
             }
         }
-        // Of rooms with few participants, so many at once as ids fit a request; a user may be a
-        // member of every group asked for at once.
+        // Of rooms with few participants, so many at once as ids fit a request.
         let weight = |at: usize| id_length(&questions[at]);
         for run in runs(&by_user, MAX_ID_LIST, weight) {
             let groups: Vec<GroupId> = run.iter().map(|at| questions[*at].group).collect();
@@ -134,11 +133,15 @@ impl Asker {
             if users.is_empty() {
                 continue;
             }
-            if run.len() == 1 || users.len() * run.len() > budget {
+            if run.len() == 1 {
                 alone.extend(run);
                 continue;
             }
             let records = self.directory.members(&groups, &users, self.priority).await?;
+            if records.len() >= self.directory.page_size() {
+                alone.extend(run);
+                continue;
+            }
             for at in &run {
                 take_members(&questions[*at], &records, &mut answers[*at]);
             }
