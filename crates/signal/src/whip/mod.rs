@@ -141,7 +141,7 @@ async fn open<H: SessionHost>(
     let query = Query::parse(parts.uri.query());
     let attempt = JoinAttempt {
         version: Version::OneShot,
-        token: caller.token(),
+        caller,
         query: &query,
         headers: &parts.headers,
         peer,
