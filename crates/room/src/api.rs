@@ -8,6 +8,7 @@ use sluice_proto::signal_response::Message as Response;
 
 use crate::error::ApiError;
 use crate::lifecycle::Departure;
+use crate::outputs::Output;
 use crate::params::RoomSettings;
 use crate::participant::{Participant, ParticipantKey};
 use crate::room::Room;
@@ -54,7 +55,7 @@ impl Room {
             .ok_or(ApiError::PARTICIPANT_NOT_FOUND)
     }
 
-    fn key_of(&self, identity: &str) -> Result<ParticipantKey, ApiError> {
+    pub(crate) fn key_of(&self, identity: &str) -> Result<ParticipantKey, ApiError> {
         self.identities.get(identity).copied().ok_or(ApiError::PARTICIPANT_NOT_FOUND)
     }
 
@@ -68,26 +69,51 @@ impl Room {
         Ok(())
     }
 
-    /// `MutePublishedTrack`: the publisher is told, and the others see the change.
+    /// `MoveParticipant`: the client gets a token for the other room and is told to start anew,
+    /// which it does there. The others see it leave.
     ///
     /// # Errors
-    /// No such participant or track, or unmuting is not enabled.
+    /// No such participant, or it has no signal connection at the moment.
+    pub fn move_participant(
+        &mut self,
+        now: Instant,
+        identity: &str,
+        destination: &str,
+    ) -> Result<(), ApiError> {
+        let key = self.key_of(identity)?;
+        let participant = self.participants.get(&key).ok_or(ApiError::PARTICIPANT_NOT_FOUND)?;
+        let Some(session) = participant.session else {
+            let text = "the participant is reconnecting: try again when it is back";
+            return Err(ApiError::Unavailable(text));
+        };
+        let claims = Box::new(participant.claims(destination));
+        self.out.push(Output::RefreshToken { session, claims });
+        self.depart(now, key, Departure::Restart(DisconnectReason::Migration));
+        Ok(())
+    }
+
+    /// `MutePublishedTrack`: the publisher is told, and the others see the change.
+    ///
+    /// `None`: the participant has no such track (LiveKit answers without one, too).
+    ///
+    /// # Errors
+    /// No such participant, or unmuting is not enabled.
     pub fn mute_track(
         &mut self,
         now: Instant,
         request: &proto::MuteRoomTrackRequest,
-    ) -> Result<proto::TrackInfo, ApiError> {
+    ) -> Result<Option<proto::TrackInfo>, ApiError> {
         let key = self.key_of(&request.identity)?;
-        if self.own_track_info(key, &request.track_sid).is_none() {
-            return Err(ApiError::TRACK_NOT_FOUND);
-        }
         if !request.muted && !self.config.enable_remote_unmute {
             return Err(ApiError::FailedPrecondition("remote unmute not enabled"));
+        }
+        if self.own_track_info(key, &request.track_sid).is_none() {
+            return Ok(None);
         }
         self.set_muted(now, key, &request.track_sid, request.muted);
         let mute = proto::MuteTrackRequest { sid: request.track_sid.clone(), muted: request.muted };
         self.send(key, Response::Mute(mute));
-        self.own_track_info(key, &request.track_sid).cloned().ok_or(ApiError::TRACK_NOT_FOUND)
+        Ok(self.own_track_info(key, &request.track_sid).cloned())
     }
 
     /// `UpdateParticipant`.

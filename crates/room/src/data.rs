@@ -107,11 +107,18 @@ impl Room {
             }
             participant.last_reliable_sequence = packet.sequence;
         }
-        self.deliver(Some(key), reliable, &packet);
+        if !self.rpc_received(key, &packet) {
+            self.deliver(Some(key), reliable, &packet);
+        }
     }
 
     /// Sends a packet to everyone it is for, per worker in one command.
-    fn deliver(&mut self, from: Option<ParticipantKey>, reliable: bool, packet: &Rewritten) {
+    pub(crate) fn deliver(
+        &mut self,
+        from: Option<ParticipantKey>,
+        reliable: bool,
+        packet: &Rewritten,
+    ) {
         let channel = if reliable { ChannelLabel::Reliable } else { ChannelLabel::Lossy };
         let mut peers: Vec<(WorkerId, PeerId)> = Vec::new();
         for (key, participant) in &mut self.participants {

@@ -49,6 +49,20 @@ pub enum ApiError {
     /// Twirp `invalid_argument`.
     #[error("{0}")]
     InvalidArgument(String),
+    /// Twirp `invalid_argument` that names the argument apart, as LiveKit does for limits.
+    #[error("{argument} {problem}")]
+    Argument {
+        /// What is wrong.
+        argument: &'static str,
+        /// The limit, or nothing.
+        problem: String,
+    },
+    /// Twirp `malformed`: too large to pass on.
+    #[error("{0}")]
+    Malformed(String),
+    /// Twirp `canceled`: nobody answered in time.
+    #[error("{0}")]
+    Canceled(String),
     /// Twirp `failed_precondition`.
     #[error("{0}")]
     FailedPrecondition(&'static str),
@@ -58,6 +72,9 @@ pub enum ApiError {
     /// Twirp `unavailable`: the room closed or the node is shutting down meanwhile.
     #[error("{0}")]
     Unavailable(&'static str),
+    /// Twirp `unavailable`: the participant left meanwhile.
+    #[error("{0}")]
+    Gone(String),
     /// Twirp `unimplemented`.
     #[error("{0}")]
     Unimplemented(&'static str),
@@ -67,8 +84,8 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    pub(crate) const PARTICIPANT_NOT_FOUND: Self = Self::NotFound("participant does not exist");
-    pub(crate) const TRACK_NOT_FOUND: Self = Self::NotFound("track is not found");
+    /// The participant named in the request is not in the room.
+    pub const PARTICIPANT_NOT_FOUND: Self = Self::NotFound("participant does not exist");
     /// The room named in the request does not exist.
     pub const ROOM_NOT_FOUND: Self = Self::NotFound("requested room does not exist");
 }

@@ -187,7 +187,7 @@ impl Room {
 }
 
 /// What clients learn about this server.
-pub(crate) fn server_info(config: &RoomConfig) -> proto::ServerInfo {
+pub fn server_info(config: &RoomConfig) -> proto::ServerInfo {
     proto::ServerInfo {
         edition: proto::server_info::Edition::Standard.into(),
         version: config.server_version.clone(),

@@ -27,6 +27,7 @@ mod permissions;
 mod publish;
 mod resume;
 mod room;
+mod rpc;
 mod signal;
 mod speakers;
 mod subscribe;
@@ -42,6 +43,7 @@ pub use describe::{
 };
 pub use error::{ApiError, JoinError};
 pub use ids::{ParticipantSid, RoomSid, TrackSid};
+pub use join::server_info;
 pub use low_power::LowPower;
 pub use outputs::{
     CloseReason, Output, SessionId, SharedResponse, TokenClaims, WebhookEvent, WebhookKind,
@@ -52,3 +54,4 @@ pub use params::{
 };
 pub use permissions::Grants;
 pub use room::Room;
+pub use rpc::RpcId;

@@ -144,6 +144,7 @@ impl Room {
         self.sids.remove(&participant.sid);
         self.timers.cancel_participant(key);
         self.forget_speaker(key);
+        self.end_rpcs_to(key);
         self.subscription_ids.retain(|_, (subscriber, _)| *subscriber != key);
         for track in self.tracks.values_mut() {
             track.subscribers.remove(&key);
@@ -415,6 +416,7 @@ impl Room {
                 Timer::TokenRefresh(key) => self.refresh_token(now, key),
                 Timer::MissingTracks(key) => self.report_missing_tracks(now, key),
                 Timer::SimulatedSpeech(key) => self.end_simulated_speech(key),
+                Timer::Rpc(rpc) => self.rpc_timed_out(rpc),
                 Timer::Dynacast(track) => self.announce_wanted(track),
                 Timer::Unbound(key) => self.report_unbound(now, key),
                 Timer::Publication(track) => self.publication_timed_out(now, track),

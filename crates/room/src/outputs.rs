@@ -10,6 +10,8 @@ use sluice_proto as proto;
 use sluice_proto::signal_response::Message as Response;
 
 use crate::Grants;
+use crate::error::ApiError;
+use crate::rpc::RpcId;
 
 /// One signal connection of one participant; a resume gets a new one. Unique within a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -154,6 +156,13 @@ pub enum Output {
     Engine(Command),
     /// For webhooks and agents.
     Webhook(Box<WebhookEvent>),
+    /// A call of [`Room::perform_rpc`](crate::Room::perform_rpc) is over.
+    RpcDone {
+        /// Which.
+        rpc: RpcId,
+        /// The payload of the answer.
+        result: Result<String, ApiError>,
+    },
     /// The room is over; nothing follows.
     Closed,
 }

@@ -138,6 +138,7 @@ impl Default for RoomConfig {
             "video/VP9",
             "video/AV1",
             "video/H265",
+            "video/rtx",
         ];
         Self {
             node_id: "ND_sluice".into(),

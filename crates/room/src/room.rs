@@ -19,6 +19,7 @@ use crate::outputs::{Output, Outputs, SessionId, WebhookEvent, WebhookKind};
 use crate::params::{MediaHost, RoomConfig, RoomParams};
 use crate::participant::{Participant, ParticipantKey};
 use crate::resume::Departed;
+use crate::rpc::Rpcs;
 use crate::speakers::Speakers;
 use crate::timers::Timers;
 use crate::track::{Track, next_version};
@@ -66,6 +67,7 @@ pub struct Room {
     /// Nonces of recent API packets, for de-duplication.
     pub(crate) nonces: VecDeque<Bytes>,
     pub(crate) drops: DataDrops,
+    pub(crate) rpcs: Rpcs,
 
     pub(crate) timers: Timers,
     pub(crate) out: Outputs,
@@ -116,6 +118,7 @@ impl Room {
             speakers: Speakers::default(),
             nonces: VecDeque::new(),
             drops: DataDrops::default(),
+            rpcs: Rpcs::default(),
             timers: Timers::default(),
             out: Outputs::default(),
             host,

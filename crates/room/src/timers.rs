@@ -6,6 +6,7 @@ use std::time::Instant;
 use sluice_engine::api::TrackId;
 
 use crate::participant::ParticipantKey;
+use crate::rpc::RpcId;
 
 /// What a deadline is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +35,8 @@ pub(crate) enum Timer {
     SimulatedSpeech(ParticipantKey),
     /// Subscriptions that the client's descriptions never took up.
     Unbound(ParticipantKey),
+    /// A call of the server API has waited too long.
+    Rpc(RpcId),
     /// A lower wanted quality has lasted long enough to tell the publisher.
     Dynacast(TrackId),
     /// A published track that should have brought media by now.

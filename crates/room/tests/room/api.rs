@@ -3,7 +3,7 @@
 use sluice_engine::api::Command;
 use sluice_proto as proto;
 use sluice_proto::DisconnectReason;
-use sluice_room::{ApiError, RoomConfig, RoomSettings};
+use sluice_room::{ApiError, RoomConfig, RoomSettings, WebhookKind};
 
 use crate::only;
 use crate::support::*;
@@ -43,7 +43,7 @@ fn a_track_is_muted_for_its_publisher_and_unmuted_only_where_that_is_enabled() {
         muted: true,
         ..Default::default()
     };
-    assert!(world.room.mute_track(world.now, &request).unwrap().muted);
+    assert!(world.room.mute_track(world.now, &request).unwrap().unwrap().muted);
     world.drain();
     let mute = only!(world.take(&alice), Mute);
     assert_eq!((mute.sid, mute.muted), (info.sid, true));
@@ -64,7 +64,7 @@ fn unmuting_works_where_it_is_enabled() {
         muted: false,
         ..Default::default()
     };
-    assert!(!world.room.mute_track(world.now, &request).unwrap().muted);
+    assert!(!world.room.mute_track(world.now, &request).unwrap().unwrap().muted);
 }
 
 #[test]
@@ -164,4 +164,42 @@ fn a_new_administrator_gets_a_token_that_says_so() {
     assert_eq!(granted, [true], "once, and only when something changed");
     assert!(world.take(&alice).is_empty(), "others learn nothing");
     assert!(world.room.set_room_admin(world.now, "nobody", true).is_err());
+}
+
+#[test]
+fn a_moved_participant_starts_anew_with_a_token_for_the_other_room() {
+    let mut world = World::new();
+    let alice = world.join_active("alice");
+    let bob = world.join_active("bob");
+    world.tokens.clear();
+    world.room.move_participant(world.now, "alice", "elsewhere").unwrap();
+    world.drain();
+    let (session, claims) = &world.tokens[0];
+    assert_eq!((*session, claims.grants.room.as_str()), (alice.session, "elsewhere"));
+    let leave = only!(world.take(&alice), Leave);
+    assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
+    assert_eq!(leave.reason(), DisconnectReason::Migration);
+    let update = only!(world.take(&bob), Update);
+    assert_eq!(update.participants[0].state(), proto::participant_info::State::Disconnected);
+    assert!(world.room.move_participant(world.now, "alice", "elsewhere").is_err());
+}
+
+#[test]
+fn reports_of_departures_carry_the_reason_and_the_counts_after_them() {
+    let mut world = World::new();
+    let alice = world.join_active("alice");
+    world.join_active("bob");
+    world.publish(&alice, Kind::Microphone);
+    world.reports.clear();
+    world.room.remove_participant(world.now, "alice").unwrap();
+    world.drain();
+    let left =
+        world.reports.iter().find(|event| event.kind == WebhookKind::ParticipantLeft).unwrap();
+    let info = left.participant.as_ref().unwrap();
+    assert_eq!(info.disconnect_reason(), DisconnectReason::ParticipantRemoved);
+    assert!(info.tracks.is_empty() && left.room.num_participants == 1);
+    world.room.close(world.now, DisconnectReason::RoomDeleted);
+    world.drain();
+    let last = world.reports.last().unwrap();
+    assert_eq!(last.end_reason, proto::RoomEndReason::RoomEndApiDelete);
 }

@@ -14,6 +14,7 @@ mod publish;
 mod receivers;
 mod red;
 mod resume;
+mod rpc;
 mod signal;
 mod single_connection;
 mod speakers;

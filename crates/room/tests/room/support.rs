@@ -13,8 +13,8 @@ use sluice_proto as proto;
 use sluice_proto::signal_request::Message as Request;
 use sluice_proto::signal_response::Message as Response;
 use sluice_room::{
-    CloseReason, JoinError, JoinParams, MediaHost, Output, Room, RoomConfig, RoomParams,
-    RoomSettings, SessionId, SessionOptions, TokenClaims, WebhookKind,
+    ApiError, CloseReason, JoinError, JoinParams, MediaHost, Output, Room, RoomConfig, RoomParams,
+    RoomSettings, SessionId, SessionOptions, TokenClaims, WebhookEvent, WebhookKind,
 };
 use sluice_transport::sdp::host_candidate;
 use sluice_transport::{Candidate, Fingerprint, IceCredentials, TransportProto};
@@ -91,6 +91,8 @@ pub(crate) struct World {
     pub(crate) closed: HashMap<SessionId, CloseReason>,
     pub(crate) tokens: Vec<(SessionId, TokenClaims)>,
     pub(crate) webhooks: Vec<WebhookKind>,
+    pub(crate) reports: Vec<WebhookEvent>,
+    pub(crate) rpcs: Vec<Result<String, ApiError>>,
     pub(crate) room_closed: bool,
     /// Every peer that the workers were told of, with its owner's session at that time.
     pub(crate) peers: Vec<PeerId>,
@@ -132,6 +134,8 @@ impl World {
             closed: HashMap::new(),
             tokens: Vec::new(),
             webhooks: Vec::new(),
+            reports: Vec::new(),
+            rpcs: Vec::new(),
             room_closed: false,
             peers: Vec::new(),
             peers_of: HashMap::new(),
@@ -163,7 +167,11 @@ impl World {
                     }
                     self.commands.push(command);
                 }
-                Output::Webhook(event) => self.webhooks.push(event.kind),
+                Output::Webhook(event) => {
+                    self.webhooks.push(event.kind);
+                    self.reports.push(*event);
+                }
+                Output::RpcDone { result, .. } => self.rpcs.push(result),
                 Output::Closed => self.room_closed = true,
             }
         }
