@@ -280,6 +280,24 @@ impl RoomManager {
         call_room(&handle, call).await
     }
 
+    /// Like [`Self::call`], about a participant: whoever asks for one in a room that does not exist
+    /// misses the participant, as in LiveKit.
+    async fn call_about<T: Send + 'static>(
+        &self,
+        room: &str,
+        call: impl FnOnce(&mut Room, Instant) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        match self.call(room, call).await {
+            Err(ApiError::NotFound(_)) => Err(ApiError::PARTICIPANT_NOT_FOUND),
+            result => result?,
+        }
+    }
+
+    /// Whether joining a room that does not exist makes it.
+    pub fn auto_creates(&self) -> bool {
+        self.inner.config.auto_create
+    }
+
     /// `CreateRoom`: makes a room or returns the existing one with explicit overrides applied.
     ///
     /// # Errors
@@ -296,11 +314,14 @@ impl RoomManager {
             return Err(ApiError::InvalidArgument("room name is required".into()));
         }
         if request.name.len() > limits.max_room_name_length {
-            let max = limits.max_room_name_length;
-            return Err(ApiError::InvalidArgument(format!("room name exceeds {max} characters")));
+            return Err(ApiError::InvalidArgument("room name length exceeds limits".into()));
         }
         if request.metadata.len() > limits.max_metadata_size {
-            return Err(ApiError::InvalidArgument("metadata size exceeds limits".into()));
+            let argument = "metadata size exceeds limits";
+            return Err(ApiError::Argument {
+                argument,
+                problem: limits.max_metadata_size.to_string(),
+            });
         }
         let settings = self.complete(RoomSettings::from(&request));
         let settings = settings.map_err(ApiError::InvalidArgument)?;
@@ -327,15 +348,18 @@ impl RoomManager {
         Ok(())
     }
 
-    /// `ListParticipants`.
+    /// `ListParticipants`; nobody is in a room that does not exist.
     ///
     /// # Errors
-    /// No such room.
+    /// The room does not answer.
     pub async fn list_participants(
         &self,
         room: &str,
     ) -> Result<Vec<proto::ParticipantInfo>, ApiError> {
-        self.call(room, |room, _| room.list_participants()).await
+        match self.call(room, |room, _| room.list_participants()).await {
+            Err(ApiError::NotFound(_)) => Ok(Vec::new()),
+            result => result,
+        }
     }
 
     /// `GetParticipant`.
@@ -348,7 +372,7 @@ impl RoomManager {
         identity: &str,
     ) -> Result<proto::ParticipantInfo, ApiError> {
         let identity = identity.to_owned();
-        self.call(room, move |room, _| room.get_participant(&identity)).await?
+        self.call_about(room, move |room, _| room.get_participant(&identity)).await
     }
 
     /// `RemoveParticipant`.
@@ -357,19 +381,19 @@ impl RoomManager {
     /// No such room or participant.
     pub async fn remove_participant(&self, room: &str, identity: &str) -> Result<(), ApiError> {
         let identity = identity.to_owned();
-        self.call(room, move |room, now| room.remove_participant(now, &identity)).await?
+        self.call_about(room, move |room, now| room.remove_participant(now, &identity)).await
     }
 
     /// `MutePublishedTrack`.
     ///
     /// # Errors
-    /// No such room, participant or track, or unmuting is not enabled.
+    /// No such participant, or unmuting is not enabled.
     pub async fn mute_track(
         &self,
         request: proto::MuteRoomTrackRequest,
-    ) -> Result<proto::TrackInfo, ApiError> {
+    ) -> Result<Option<proto::TrackInfo>, ApiError> {
         let room = request.room.clone();
-        self.call(&room, move |room, now| room.mute_track(now, &request)).await?
+        self.call_about(&room, move |room, now| room.mute_track(now, &request)).await
     }
 
     /// `SendData`.
@@ -389,9 +413,8 @@ impl RoomManager {
         &self,
         request: proto::UpdateParticipantRequest,
     ) -> Result<proto::ParticipantInfo, ApiError> {
-        // A caller who asks for a participant of a room that is gone misses the participant.
         let room = request.room.clone();
-        self.call(&room, move |room, now| room.update_participant(now, &request)).await?
+        self.call_about(&room, move |room, now| room.update_participant(now, &request)).await
     }
 
     /// Gives or takes a participant's `roomAdmin`.
@@ -417,7 +440,7 @@ impl RoomManager {
         request: proto::UpdateSubscriptionsRequest,
     ) -> Result<(), ApiError> {
         let room = request.room.clone();
-        self.call(&room, move |room, now| room.update_subscriptions(now, &request)).await?
+        self.call_about(&room, move |room, now| room.update_subscriptions(now, &request)).await
     }
 
     /// `UpdateRoomMetadata`.
@@ -462,6 +485,42 @@ impl RoomManager {
             answers.extend(call_room(&handle, move |room, _| question(room)).await.ok());
         }
         answers
+    }
+
+    /// `MoveParticipant`; makes the destination if need be.
+    ///
+    /// # Errors
+    /// No such participant, or it is reconnecting.
+    pub async fn move_participant(
+        &self,
+        request: proto::MoveParticipantRequest,
+    ) -> Result<(), ApiError> {
+        let proto::MoveParticipantRequest { room, identity, destination_room } = request;
+        // A move that fails makes no room.
+        self.get_participant(&room, &identity).await?;
+        let name = destination_room.clone();
+        self.create_room(proto::CreateRoomRequest { name, ..Default::default() }).await?;
+        let leave =
+            move |room: &mut Room, now| room.move_participant(now, &identity, &destination_room);
+        self.call_about(&room, leave).await
+    }
+
+    /// `PerformRpc`: waits for the answer of the participant, at most as long as the request says.
+    ///
+    /// # Errors
+    /// No such room or participant, or the call failed.
+    pub async fn perform_rpc(&self, request: proto::PerformRpcRequest) -> Result<String, ApiError> {
+        let handle = self.inner.rooms.get(&request.room).map(|handle| handle.clone());
+        let handle = handle.ok_or(ApiError::ROOM_NOT_FOUND)?;
+        let (reply, result) = oneshot::channel();
+        let input = RoomInput::Rpc { request: Box::new(request), reply };
+        handle.inbox.send(input).await.map_err(|_| ApiError::ROOM_NOT_FOUND)?;
+        result.await.map_err(|_| ApiError::Unavailable("the room closed"))?
+    }
+
+    /// What clients and agent workers learn about this server.
+    pub fn server_info(&self) -> proto::ServerInfo {
+        sluice_room::server_info(&self.inner.config.room)
     }
 
     /// Numbers for metrics.

@@ -12,7 +12,8 @@ use sluice_engine::SendError;
 use sluice_engine::api::{Command, EventKind, PeerId};
 use sluice_proto as proto;
 use sluice_room::{
-    CloseReason, DataDrops, JoinError, JoinParams, Output, Room, SessionId, WebhookEvent,
+    ApiError, CloseReason, DataDrops, JoinError, JoinParams, Output, Room, RpcId, SessionId,
+    WebhookEvent,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as TokioInstant, sleep_until};
@@ -40,6 +41,7 @@ pub(crate) enum RoomInput {
     SignalClosed { session: SessionId },
     Engine(EventKind),
     Call(Call),
+    Rpc { request: Box<proto::PerformRpcRequest>, reply: oneshot::Sender<Result<String, ApiError>> },
 }
 
 impl fmt::Debug for RoomInput {
@@ -50,6 +52,7 @@ impl fmt::Debug for RoomInput {
             Self::SignalClosed { .. } => "SignalClosed",
             Self::Engine(_) => "Engine",
             Self::Call(_) => "Call",
+            Self::Rpc { .. } => "Rpc",
         })
     }
 }
@@ -127,6 +130,8 @@ pub(crate) struct RoomTask {
     pub(crate) summary: Arc<ArcSwap<proto::Room>>,
     pub(crate) counters: Arc<Counters>,
     sessions: HashMap<SessionId, mpsc::Sender<SessionOutput>>,
+    /// Who waits for the answer of a call.
+    rpcs: HashMap<RpcId, oneshot::Sender<Result<String, ApiError>>>,
     published_revision: Option<u64>,
     counted_drops: DataDrops,
 }
@@ -159,6 +164,7 @@ impl RoomTask {
             summary,
             counters,
             sessions: HashMap::new(),
+            rpcs: HashMap::new(),
             published_revision: None,
             counted_drops: DataDrops::default(),
         }
@@ -212,6 +218,13 @@ impl RoomTask {
             }
             RoomInput::Engine(event) => self.room.handle_engine(now, event),
             RoomInput::Call(call) => call(&mut self.room, now),
+            RoomInput::Rpc { request, reply } => match self.room.perform_rpc(now, &request) {
+                Ok(rpc) => {
+                    self.rpcs.insert(rpc, reply);
+                }
+                // A caller that gave up needs no answer.
+                Err(error) => drop(reply.send(Err(error))),
+            },
         }
         self.drain();
     }
@@ -248,6 +261,11 @@ impl RoomTask {
                     let unix_time = SystemTime::now().duration_since(UNIX_EPOCH);
                     self.counters.telemetry.observe(&event, unix_time.unwrap_or_default());
                     self.report(event);
+                }
+                Output::RpcDone { rpc, result } => {
+                    if let Some(reply) = self.rpcs.remove(&rpc) {
+                        let _ = reply.send(result);
+                    }
                 }
                 Output::Closed => {}
             }

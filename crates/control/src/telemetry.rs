@@ -40,12 +40,14 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    fn new(bounds: &'static [f64]) -> Self {
+    /// An empty histogram.
+    pub fn new(bounds: &'static [f64]) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Self { bounds, counts, sum_milli: AtomicU64::new(0) }
     }
 
-    fn observe(&self, value: f64) {
+    /// Counts a value.
+    pub fn observe(&self, value: f64) {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         self.counts[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum_milli.fetch_add((value * 1000.0) as u64, Ordering::Relaxed);
