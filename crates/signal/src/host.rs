@@ -67,6 +67,8 @@ pub trait RoomApi: Clone + Send + Sync + 'static {
         names: &[String],
     ) -> impl Future<Output = Result<Vec<proto::Room>, ApiError>> + Send;
     fn delete_room(&self, room: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// Whether joining a room that does not exist makes it.
+    fn auto_creates(&self) -> bool;
     fn list_participants(
         &self,
         room: &str,
@@ -81,10 +83,13 @@ pub trait RoomApi: Clone + Send + Sync + 'static {
         room: &str,
         identity: &str,
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// `RemoveParticipant.revoke_token_ts`: Unix seconds.
+    fn revoke_tokens(&self, room: &str, identity: &str, issued_before: u64);
+    /// `None`: the participant has no such track.
     fn mute_track(
         &self,
         request: proto::MuteRoomTrackRequest,
-    ) -> impl Future<Output = Result<proto::TrackInfo, ApiError>> + Send;
+    ) -> impl Future<Output = Result<Option<proto::TrackInfo>, ApiError>> + Send;
     fn send_data(
         &self,
         request: proto::SendDataRequest,
@@ -102,6 +107,19 @@ pub trait RoomApi: Clone + Send + Sync + 'static {
         room: &str,
         metadata: String,
     ) -> impl Future<Output = Result<proto::Room, ApiError>> + Send;
+    fn forward_participant(
+        &self,
+        request: proto::ForwardParticipantRequest,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+    fn move_participant(
+        &self,
+        request: proto::MoveParticipantRequest,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// The payload of the answer.
+    fn perform_rpc(
+        &self,
+        request: proto::PerformRpcRequest,
+    ) -> impl Future<Output = Result<String, ApiError>> + Send;
 }
 
 impl SessionSink for SessionRequests {
@@ -155,6 +173,14 @@ impl RoomApi for RoomManager {
         Self::delete_room(self, room).await
     }
 
+    fn auto_creates(&self) -> bool {
+        Self::auto_creates(self)
+    }
+
+    fn revoke_tokens(&self, room: &str, identity: &str, issued_before: u64) {
+        Self::revoke_tokens(self, room, identity, issued_before);
+    }
+
     async fn list_participants(&self, room: &str) -> Result<Vec<proto::ParticipantInfo>, ApiError> {
         Self::list_participants(self, room).await
     }
@@ -174,7 +200,7 @@ impl RoomApi for RoomManager {
     async fn mute_track(
         &self,
         request: proto::MuteRoomTrackRequest,
-    ) -> Result<proto::TrackInfo, ApiError> {
+    ) -> Result<Option<proto::TrackInfo>, ApiError> {
         Self::mute_track(self, request).await
     }
 
@@ -202,5 +228,23 @@ impl RoomApi for RoomManager {
         metadata: String,
     ) -> Result<proto::Room, ApiError> {
         Self::update_room_metadata(self, room, metadata).await
+    }
+
+    async fn forward_participant(
+        &self,
+        _request: proto::ForwardParticipantRequest,
+    ) -> Result<(), ApiError> {
+        Err(ApiError::Unimplemented("not implemented"))
+    }
+
+    async fn move_participant(
+        &self,
+        request: proto::MoveParticipantRequest,
+    ) -> Result<(), ApiError> {
+        Self::move_participant(self, request).await
+    }
+
+    async fn perform_rpc(&self, request: proto::PerformRpcRequest) -> Result<String, ApiError> {
+        Self::perform_rpc(self, request).await
     }
 }

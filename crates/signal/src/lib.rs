@@ -9,20 +9,27 @@
 // Tokens expire and pongs carry the time of day: this crate meets the wall clock.
 #![allow(clippy::disallowed_methods)]
 
+mod agents;
 mod auth;
 mod error;
 mod gate;
 mod host;
+mod id;
 mod rtc;
 mod server;
 mod stats;
 pub mod token;
 mod twirp;
+mod webhook;
 pub mod whip;
 
+pub use agents::{AgentCounters, AgentStats, Agents, AgentsConfig, decode_worker_message};
 pub use error::HttpError;
 pub use gate::{Admission, FramedBody, Gate};
 pub use host::{HostedSession, RoomApi, SessionHost, SessionSink, SessionSource};
 pub use rtc::{Encoding, FrameError, JoinRequestError, decode_join_request, decode_request};
 pub use server::{Probe, SignalConfig, SignalServer};
 pub use stats::{Counter, SignalStats};
+pub use webhook::{
+    EVENT_NAMES, EVENT_QUEUE, EventFilter, WebhookConfig, WebhookError, WebhookStats, Webhooks,
+};

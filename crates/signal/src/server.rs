@@ -19,6 +19,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_http::limit::RequestBodyLimitLayer;
 
+use crate::agents::{self, Agents};
 use crate::auth::authenticate;
 use crate::error::HttpError;
 use crate::gate::Gate;
@@ -46,6 +47,8 @@ pub struct SignalConfig {
     pub keys: ApiKeys,
     /// Limits on names, checked before a room is asked.
     pub limits: Limits,
+    /// Agents; without them `/agent` is not there.
+    pub agents: Option<Agents>,
     /// Largest message of a client on a signal socket, bytes (`limit.signal_message_size_limit`).
     pub max_message_size: usize,
     /// An adapter between callers and rooms.
@@ -60,6 +63,7 @@ impl Default for SignalConfig {
             admission: Probe::default(),
             keys: ApiKeys::default(),
             limits: Limits::default(),
+            agents: None,
             max_message_size: MAX_MESSAGE_SIZE,
             gate: None,
         }
@@ -111,6 +115,7 @@ impl<H: SessionHost + RoomApi> SignalServer<H> {
             .merge(self.rtc("/rtc/v1", Version::V1))
             .merge(whip::routes())
             .merge(twirp::routes())
+            .route("/agent", any(agents::connect::<H>))
             .layer(from_fn_with_state(self.0.clone(), authenticate::<H>))
             .layer(DefaultBodyLimit::disable())
             .layer(RequestBodyLimitLayer::new(MAX_BODY))
@@ -187,6 +192,10 @@ impl<H> Shared<H> {
 
     pub(crate) fn max_message_size(&self) -> usize {
         self.0.config.max_message_size
+    }
+
+    pub(crate) fn agents(&self) -> Option<&Agents> {
+        self.0.config.agents.as_ref()
     }
 }
 

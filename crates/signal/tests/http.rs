@@ -120,11 +120,28 @@ async fn each_bad_token_is_401_with_its_reason() {
         (wrong_algorithm, invalid("")),
         (sign(&with("iss", json!("nobody")), SECRET), "invalid API key".to_owned()),
         (sign(&without("iss"), SECRET), "invalid API key".to_owned()),
-        (sign(&join_claims("r"), "guess"), invalid(": signature is invalid")),
-        (sign(&join_claims("r"), "other-secret"), invalid(": signature is invalid")),
-        (sign(&with("exp", json!(now() - 61)), SECRET), invalid(": token is expired")),
-        (sign(&without("exp"), SECRET), invalid(": exp claim is required")),
-        (sign(&with("nbf", json!(now() + 120)), SECRET), invalid(": token is not valid yet")),
+        (
+            sign(&join_claims("r"), "guess"),
+            invalid(": token signature is invalid: signature is invalid"),
+        ),
+        (
+            sign(&join_claims("r"), "other-secret"),
+            invalid(": token signature is invalid: signature is invalid"),
+        ),
+        (
+            sign(&with("exp", json!(now() - 61)), SECRET),
+            invalid(": token has invalid claims: token is expired"),
+        ),
+        (
+            sign(&without("exp"), SECRET),
+            invalid(
+                ": token has invalid claims: token is missing required claim: exp claim is required",
+            ),
+        ),
+        (
+            sign(&with("nbf", json!(now() + 120)), SECRET),
+            invalid(": token has invalid claims: token is not valid yet"),
+        ),
         (sign(&with("video", json!("all")), SECRET), invalid("")),
     ];
     for (token, reason) in cases {

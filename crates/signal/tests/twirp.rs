@@ -114,7 +114,105 @@ async fn errors_of_rooms_become_twirp_codes() {
     assert_eq!((status, &error["code"]), (400, &json!("invalid_argument")));
     let body = json!({ "room": "r" });
     let (status, error) = call(&server, &admin("r"), "PerformRpc", &body).await;
-    assert_eq!((status, &error["code"]), (501, &json!("unimplemented")));
+    assert_eq!((status, &error["msg"]), (400, &json!("destination identity is required")));
+    let body = json!({ "room": "r", "destination_identity": "alice", "method": "slow" });
+    let (status, error) = call(&server, &admin("r"), "PerformRpc", &body).await;
+    assert_eq!((status, &error["code"]), (408, &json!("canceled")));
+    let body = json!({ "name": "r", "egress": {} });
+    let grant = json!({ "roomCreate": true, "roomRecord": true });
+    let (status, error) = call(&server, &grant, "CreateRoom", &body).await;
+    assert_eq!((status, &error["code"]), (412, &json!("failed_precondition")));
+}
+
+#[tokio::test]
+async fn limits_are_named_in_the_metadata_of_the_error() {
+    let server = TestServer::start().await;
+    let body = json!({ "room": "r", "identity": "alice", "name": "x".repeat(257) });
+    let error = call(&server, &admin("r"), "UpdateParticipant", &body).await;
+    let expected = json!({
+        "code": "invalid_argument",
+        "msg": "name length exceeds limits 256",
+        "meta": { "argument": "name length exceeds limits" },
+    });
+    assert_eq!(error, (400, expected));
+    let body = json!({ "room": "r", "metadata": "x".repeat(512 * 1024 + 1) });
+    let (status, error) = call(&server, &admin("r"), "UpdateRoomMetadata", &body).await;
+    assert_eq!((status, &error["msg"]), (400, &json!("metadata size exceeds limits 524288")));
+    let agents = json!([{ "attributes": { "a": "x".repeat(64 * 1024) } }]);
+    let body = json!({ "name": "r", "agents": agents });
+    let grant = json!({ "roomCreate": true });
+    let (status, error) = call(&server, &grant, "CreateRoom", &body).await;
+    assert_eq!((status, &error["msg"]), (400, &json!("attribute size exceeds limits 65536")));
+}
+
+#[tokio::test]
+async fn moving_and_forwarding_need_a_right_on_both_rooms() {
+    let server = TestServer::start().await;
+    let grant = json!({ "roomAdmin": true, "room": "r", "destinationRoom": "s" });
+    for method in ["MoveParticipant", "ForwardParticipant"] {
+        let body = |to: &str| json!({ "room": "r", "identity": "alice", "destination_room": to });
+        assert_eq!(call(&server, &grant, method, &body("s")).await, (200, json!({})), "{method}");
+        let (status, _) = call(&server, &grant, method, &body("t")).await;
+        assert_eq!(status, 401, "{method}");
+        let same = json!({ "roomAdmin": true, "room": "r", "destinationRoom": "r" });
+        let (status, error) = call(&server, &same, method, &body("r")).await;
+        // LiveKit ends the sentence with a space.
+        let text = "destination room cannot be the same as source room ";
+        assert_eq!((status, &error["msg"]), (400, &json!(text)), "{method}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_taken_back_before_their_holder_is_removed() {
+    let server = TestServer::start().await;
+    let body = json!({ "room": "r", "identity": "alice", "revoke_token_ts": "1700000000" });
+    assert_eq!(call(&server, &admin("r"), "RemoveParticipant", &body).await, (200, json!({})));
+    let mut calls = server.calls.lock().await;
+    let revoked = ("r".to_owned(), "alice".to_owned(), 1_700_000_000);
+    assert_eq!(calls.recv().await, Some(support::Call::Revoke(revoked)));
+    let removed = ("r".to_owned(), "alice".to_owned());
+    assert_eq!(calls.recv().await, Some(support::Call::Remove(removed)));
+    // Nobody needs to be there for that; without it, removing nobody is an error.
+    let body = json!({ "room": "r", "identity": "nobody", "revoke_token_ts": 1 });
+    assert_eq!(call(&server, &admin("r"), "RemoveParticipant", &body).await.0, 200);
+    let body = json!({ "room": "r", "identity": "nobody" });
+    assert_eq!(call(&server, &admin("r"), "RemoveParticipant", &body).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_track_that_is_not_there_is_not_muted_and_no_error() {
+    let server = TestServer::start().await;
+    let body = json!({ "room": "r", "identity": "alice", "track_sid": "none", "muted": true });
+    let answer = call(&server, &admin("r"), "MutePublishedTrack", &body).await;
+    assert_eq!(answer, (200, json!({ "track": null })));
+}
+
+#[tokio::test]
+async fn services_that_are_missing_say_so_to_those_who_may_ask() {
+    let server = TestServer::start().await;
+    let ask = async |path: &str, claims: Value| {
+        let mut all = json!({ "iss": KEY, "exp": now() + 60 });
+        all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+        let request = Client::new().post(server.url(&format!("/twirp/livekit.{path}")));
+        let request = request.bearer_auth(sign(&all, SECRET)).json(&json!({}));
+        let (status, error) = answer(request.send().await.expect("answers")).await;
+        (status, error["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let unimplemented = (501, "unimplemented".to_owned());
+    let denied = (401, "unauthenticated".to_owned());
+    for (path, right) in [
+        ("Egress/StartRoomCompositeEgress", json!({ "video": { "roomRecord": true } })),
+        ("Ingress/ListIngress", json!({ "video": { "ingressAdmin": true } })),
+        ("SIP/CreateSIPInboundTrunk", json!({ "sip": { "admin": true } })),
+        ("SIP/TransferSIPParticipant", json!({ "sip": { "call": true } })),
+        ("Connector/ConnectTwilioCall", json!({})),
+    ] {
+        assert_eq!(ask(path, right.clone()).await, unimplemented, "{path}");
+        if right != json!({}) {
+            assert_eq!(ask(path, json!({})).await, denied, "{path}");
+        }
+    }
+    assert_eq!(ask("SIP/Nothing", json!({})).await, (404, "bad_route".to_owned()));
 }
 
 #[tokio::test]
@@ -130,13 +228,11 @@ async fn what_is_not_a_call_gets_a_twirp_error_too() {
     let response = client.post(url("livekit.RoomService/ListRooms")).body("x").send().await;
     let (status, error) = answer(response.expect("answers")).await;
     assert_eq!((status, &error["code"]), (404, &json!("bad_route")));
+    let route = "POST /twirp/livekit.RoomService/ListRooms";
+    assert_eq!(error["meta"], json!({ "twirp_invalid_route": route }));
 
     let (status, error) = call(&server, &admin("r"), "Nothing", &json!({})).await;
     assert_eq!((status, &error["code"]), (404, &json!("bad_route")));
-
-    let response = client.post(url("livekit.Egress/ListEgress")).json(&json!({})).send().await;
-    let (status, error) = answer(response.expect("answers")).await;
-    assert_eq!((status, &error["code"]), (501, &json!("unimplemented")));
 
     let response = client.post(url("livekit.RoomService/ListRooms"));
     let response = response.header("Content-Type", "application/json").body("{").send().await;

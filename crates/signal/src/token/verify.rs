@@ -17,16 +17,19 @@ pub enum TokenError {
     #[error("invalid API key")]
     UnknownKey,
     /// The signature is not that of the issuer's secret.
-    #[error("invalid authorization token: signature is invalid")]
+    #[error("invalid authorization token: token signature is invalid: signature is invalid")]
     Signature,
     /// There is no `exp`, and a token must not live forever.
-    #[error("invalid authorization token: exp claim is required")]
+    #[error(
+        "invalid authorization token: token has invalid claims: token is missing required claim: exp \
+         claim is required"
+    )]
     NoExpiry,
     /// `exp` has passed.
-    #[error("invalid authorization token: token is expired")]
+    #[error("invalid authorization token: token has invalid claims: token is expired")]
     Expired,
     /// `nbf` is still to come.
-    #[error("invalid authorization token: token is not valid yet")]
+    #[error("invalid authorization token: token has invalid claims: token is not valid yet")]
     NotYetValid,
     /// Signing failed: our fault.
     #[error("cannot sign token: {0}")]

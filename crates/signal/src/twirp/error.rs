@@ -12,11 +12,13 @@ pub(super) struct TwirpError {
     code: &'static str,
     status: StatusCode,
     message: String,
+    /// Name and value of one piece of metadata.
+    meta: Option<(&'static str, String)>,
 }
 
 impl TwirpError {
     fn new(code: &'static str, status: StatusCode, message: impl Into<String>) -> Self {
-        Self { code, status, message: message.into() }
+        Self { code, status, message: message.into(), meta: None }
     }
 
     /// No such service or method, or not a Twirp request.
@@ -27,6 +29,12 @@ impl TwirpError {
     /// See [`Self::bad_route`].
     pub(super) fn no_route(service: &str, method: &str) -> Self {
         Self::bad_route(format!("no handler for path \"/twirp/{service}/{method}\""))
+            .invalid_route("POST", &format!("/twirp/{service}/{method}"))
+    }
+
+    /// Names the request that met no method.
+    pub(super) fn invalid_route(self, method: &str, path: &str) -> Self {
+        Self { meta: Some(("twirp_invalid_route", format!("{method} {path}"))), ..self }
     }
 
     /// The body is not the method's request.
@@ -59,22 +67,35 @@ impl From<ApiError> for TwirpError {
     fn from(error: ApiError) -> Self {
         let (code, status) = match &error {
             ApiError::NotFound(_) => ("not_found", StatusCode::NOT_FOUND),
-            ApiError::InvalidArgument(_) => ("invalid_argument", StatusCode::BAD_REQUEST),
+            ApiError::InvalidArgument(_) | ApiError::Argument { .. } => {
+                ("invalid_argument", StatusCode::BAD_REQUEST)
+            }
+            ApiError::Malformed(_) => ("malformed", StatusCode::BAD_REQUEST),
+            ApiError::Canceled(_) => ("canceled", StatusCode::REQUEST_TIMEOUT),
             ApiError::FailedPrecondition(_) => {
                 ("failed_precondition", StatusCode::PRECONDITION_FAILED)
             }
             ApiError::ResourceExhausted(_) => ("resource_exhausted", StatusCode::TOO_MANY_REQUESTS),
-            ApiError::Unavailable(_) => ("unavailable", StatusCode::SERVICE_UNAVAILABLE),
+            ApiError::Unavailable(_) | ApiError::Gone(_) => {
+                ("unavailable", StatusCode::SERVICE_UNAVAILABLE)
+            }
             ApiError::Unimplemented(_) => ("unimplemented", StatusCode::NOT_IMPLEMENTED),
             ApiError::Internal(_) => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
         };
-        Self::new(code, status, error.to_string())
+        let meta = match &error {
+            ApiError::Argument { argument, .. } => Some(("argument", (*argument).to_owned())),
+            _ => None,
+        };
+        Self { meta, ..Self::new(code, status, error.to_string()) }
     }
 }
 
 impl IntoResponse for TwirpError {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({ "code": self.code, "msg": self.message });
+        let mut body = serde_json::json!({ "code": self.code, "msg": self.message });
+        if let Some((name, value)) = self.meta {
+            body["meta"] = serde_json::json!({ name: value });
+        }
         (self.status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
     }
 }

@@ -1,8 +1,12 @@
 //! The server API: Twirp over HTTP, `POST /twirp/livekit.<Service>/<Method>`, protobuf or JSON by
 //! `Content-Type`, the answer in the same form. Errors are JSON whatever the request was.
 
+mod agent_dispatch;
 mod error;
+mod grants;
+mod limits;
 mod room_service;
+mod unavailable;
 mod wire;
 
 use axum::extract::{Path, Request, State};
@@ -15,10 +19,6 @@ use crate::host::RoomApi;
 use crate::server::Shared;
 use error::TwirpError;
 use wire::Call;
-
-/// Services of LiveKit that this server knows of but does not offer yet.
-const UNAVAILABLE_SERVICES: [&str; 4] =
-    ["livekit.Egress", "livekit.Ingress", "livekit.SIP", "livekit.AgentDispatchService"];
 
 /// The API's paths.
 pub(crate) fn routes<H: RoomApi>() -> Router<Shared<H>> {
@@ -35,13 +35,11 @@ async fn serve<H: RoomApi>(
         Ok(Ok(call)) => match service.as_str() {
             room_service::NAME => {
                 let call = call.unframe(&caller, &method);
-                room_service::serve(shared.host(), &caller, &method, call).await
+                room_service::serve(&shared, &caller, &method, call).await
             }
-            known if UNAVAILABLE_SERVICES.contains(&known) => {
-                let text = format!("{known} is not available on this server");
-                Err(TwirpError::unimplemented(text))
-            }
-            _ => Err(TwirpError::no_route(&service, &method)),
+            agent_dispatch::NAME => agent_dispatch::serve(&shared, &caller, &method, call).await,
+            _ => unavailable::serve(&caller, &service, &method)
+                .unwrap_or_else(|| Err(TwirpError::no_route(&service, &method))),
         },
         Ok(Err(error)) => Err(error),
         // The body is too large or broke off: not a Twirp answer.

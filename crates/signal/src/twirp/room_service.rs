@@ -5,10 +5,12 @@ use sluice_control::ApiError;
 use sluice_proto as proto;
 
 use super::error::TwirpError;
+use super::grants::{allow, allow_admin, allow_destination, allow_manage};
+use super::limits;
 use super::wire::Call;
 use crate::auth::Caller;
 use crate::host::RoomApi;
-use crate::token::VideoGrant;
+use crate::server::Shared;
 
 /// Name of the service in paths.
 pub(super) const NAME: &str = "livekit.RoomService";
@@ -18,17 +20,24 @@ const NONCE_LEN: usize = 16;
 
 /// Runs one method.
 pub(super) async fn serve<A: RoomApi>(
-    api: &A,
+    shared: &Shared<A>,
     caller: &Caller,
     method: &str,
     call: Call,
 ) -> Result<Response, TwirpError> {
+    let api = shared.host();
     match method {
         "CreateRoom" => {
             let request: proto::CreateRoomRequest = call.decode()?;
             allow(caller, |grant| grant.room_create)?;
             if request.egress.is_some() {
                 allow(caller, |grant| grant.room_record)?;
+                let text = "egress is not available: leave `egress` out of CreateRoom";
+                return Err(ApiError::FailedPrecondition(text).into());
+            }
+            for agent in &request.agents {
+                limits::metadata(shared.limits(), &agent.metadata)?;
+                limits::attributes(shared.limits(), &agent.attributes)?;
             }
             allow_manage(caller, &request.name)?;
             call.encode(&api.create_room(request).await?)
@@ -58,29 +67,33 @@ pub(super) async fn serve<A: RoomApi>(
         "UpdateRoomMetadata" => {
             let request: proto::UpdateRoomMetadataRequest = call.decode()?;
             allow_admin(caller, &request.room)?;
+            limits::metadata(shared.limits(), &request.metadata)?;
             call.encode(&api.update_room_metadata(&request.room, request.metadata).await?)
         }
         "SendData" => {
             let request: proto::SendDataRequest = call.decode()?;
             allow_admin(caller, &request.room)?;
-            if !matches!(request.nonce.len(), 0 | NONCE_LEN) {
-                let text = format!("nonce should be {NONCE_LEN}-bytes or not present");
+            let len = request.nonce.len();
+            if !matches!(len, 0 | NONCE_LEN) {
+                let text =
+                    format!("nonce should be {NONCE_LEN}-bytes or not present, got: {len} bytes");
                 return Err(TwirpError::invalid_argument(text));
             }
             api.send_data(request).await?;
             call.encode(&proto::SendDataResponse {})
         }
-        _ => serve_participants(api, caller, method, call).await,
+        _ => serve_participants(shared, caller, method, call).await,
     }
 }
 
 /// The methods about one participant.
 async fn serve_participants<A: RoomApi>(
-    api: &A,
+    shared: &Shared<A>,
     caller: &Caller,
     method: &str,
     call: Call,
 ) -> Result<Response, TwirpError> {
+    let api = shared.host();
     match method {
         "ListParticipants" => {
             let request: proto::ListParticipantsRequest = call.decode()?;
@@ -96,18 +109,21 @@ async fn serve_participants<A: RoomApi>(
         "RemoveParticipant" => {
             let request: proto::RoomParticipantIdentity = call.decode()?;
             allow_admin(caller, &request.room)?;
-            api.remove_participant(&request.room, &request.identity).await?;
+            remove(api, &request).await?;
             call.encode(&proto::RemoveParticipantResponse {})
         }
         "MutePublishedTrack" => {
             let request: proto::MuteRoomTrackRequest = call.decode()?;
             allow_admin(caller, &request.room)?;
-            let track = Some(api.mute_track(request).await?);
+            let track = api.mute_track(request).await?;
             call.encode(&proto::MuteRoomTrackResponse { track })
         }
         "UpdateParticipant" => {
             let request: proto::UpdateParticipantRequest = call.decode()?;
             allow_admin(caller, &request.room)?;
+            limits::name(shared.limits(), &request.name)?;
+            limits::metadata(shared.limits(), &request.metadata)?;
+            limits::attributes(shared.limits(), &request.attributes)?;
             call.encode(&api.update_participant(request).await?)
         }
         "UpdateSubscriptions" => {
@@ -119,49 +135,50 @@ async fn serve_participants<A: RoomApi>(
         "ForwardParticipant" => {
             let request: proto::ForwardParticipantRequest = call.decode()?;
             allow_destination(caller, &request.room, &request.destination_room)?;
-            Err(TwirpError::unimplemented("not implemented"))
+            check_destination(&request.room, &request.destination_room)?;
+            api.forward_participant(request).await?;
+            call.encode(&proto::ForwardParticipantResponse {})
         }
         "MoveParticipant" => {
             let request: proto::MoveParticipantRequest = call.decode()?;
             allow_destination(caller, &request.room, &request.destination_room)?;
-            Err(TwirpError::unimplemented("not implemented"))
+            check_destination(&request.room, &request.destination_room)?;
+            api.move_participant(request).await?;
+            call.encode(&proto::MoveParticipantResponse {})
         }
         "PerformRpc" => {
             let request: proto::PerformRpcRequest = call.decode()?;
             allow_admin(caller, &request.room)?;
-            Err(TwirpError::unimplemented("not implemented"))
+            if request.destination_identity.is_empty() {
+                return Err(TwirpError::invalid_argument("destination identity is required"));
+            }
+            let payload = api.perform_rpc(request).await?;
+            call.encode(&proto::PerformRpcResponse { payload })
         }
         _ => Err(TwirpError::no_route(NAME, method)),
     }
 }
 
-fn allow(caller: &Caller, right: impl FnOnce(&VideoGrant) -> bool) -> Result<(), TwirpError> {
-    let grant = caller.claims().and_then(|claims| claims.video.as_ref());
-    if grant.is_some_and(right) { Ok(()) } else { Err(TwirpError::permission_denied()) }
-}
-
-/// Whether the name is free for this caller.
-fn allow_manage(caller: &Caller, room: &str) -> Result<(), TwirpError> {
-    match caller.gate() {
-        Some((gate, token)) if !gate.may_manage(room, token) => {
-            Err(TwirpError::permission_denied())
-        }
-        _ => Ok(()),
+/// Tokens are taken back first, so that nobody slips in again. Taking them back needs nobody to be
+/// there; otherwise removing nobody is an error.
+async fn remove<A: RoomApi>(
+    api: &A,
+    request: &proto::RoomParticipantIdentity,
+) -> Result<(), ApiError> {
+    let issued_before = u64::try_from(request.revoke_token_ts).unwrap_or(0);
+    if issued_before > 0 {
+        api.revoke_tokens(&request.room, &request.identity, issued_before);
+    }
+    match api.remove_participant(&request.room, &request.identity).await {
+        Err(ApiError::NotFound(_)) if issued_before > 0 => Ok(()),
+        result => result,
     }
 }
 
-/// An administrator's token is for one room.
-fn allow_admin(caller: &Caller, room: &str) -> Result<(), TwirpError> {
-    allow(caller, |grant| grant.room_admin && grant.room == room)?;
-    match caller.gate() {
-        Some((gate, token)) if !gate.may_administer(room, token) => {
-            Err(TwirpError::permission_denied())
-        }
-        _ => Ok(()),
+fn check_destination(room: &str, destination: &str) -> Result<(), ApiError> {
+    if room == destination {
+        let argument = "destination room cannot be the same as source room";
+        return Err(ApiError::Argument { argument, problem: String::new() });
     }
-}
-
-fn allow_destination(caller: &Caller, room: &str, destination: &str) -> Result<(), TwirpError> {
-    allow_admin(caller, room)?;
-    allow(caller, |grant| grant.destination_room == destination)
+    Ok(())
 }

@@ -34,11 +34,12 @@ impl Call {
         if request.method() != Method::POST {
             let text =
                 format!("unsupported method \"{}\" (only POST is allowed)", request.method());
-            return Ok(Err(TwirpError::bad_route(text)));
+            let error = TwirpError::bad_route(text);
+            return Ok(Err(error.invalid_route(request.method().as_str(), request.uri().path())));
         }
         let form = match form(request.headers().get(CONTENT_TYPE)) {
             Ok(form) => form,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return Ok(Err(error.invalid_route("POST", request.uri().path()))),
         };
         let body = Bytes::from_request(request, &()).await?;
         Ok(Ok(Self { form, body, delimited: false }))

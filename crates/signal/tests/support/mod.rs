@@ -12,13 +12,14 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use sluice_control::{
     ApiError, Grants, JoinError, JoinParams, RoomSettings, SessionOutput, SharedResponse,
+    WebhookEvent,
 };
 use sluice_proto as proto;
 use sluice_proto::signal_response::Message as Response;
 use sluice_signal::token::ApiKeys;
 use sluice_signal::{
-    Gate, HostedSession, RoomApi, SessionHost, SessionSink, SessionSource, SignalConfig,
-    SignalServer, SignalStats,
+    Agents, AgentsConfig, Gate, HostedSession, RoomApi, SessionHost, SessionSink, SessionSource,
+    SignalConfig, SignalServer, SignalStats,
 };
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
@@ -46,9 +47,19 @@ pub struct Joined {
     pub responses: mpsc::Sender<SessionOutput>,
 }
 
+/// A call of the API that leaves no trace in its answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Room, identity, and before when tokens were issued.
+    Revoke((String, String, u64)),
+    /// Room and identity.
+    Remove((String, String)),
+}
+
 /// Rooms played by a test.
 #[derive(Clone)]
 pub struct FakeHost {
+    calls: mpsc::UnboundedSender<Call>,
     joins: mpsc::Sender<Joined>,
     refuse: Arc<Mutex<Option<JoinError>>>,
     silent: bool,
@@ -111,12 +122,46 @@ impl RoomApi for FakeHost {
     }
 
     async fn list_rooms(&self, names: &[String]) -> Result<Vec<proto::Room>, ApiError> {
-        let named = |name: &String| proto::Room { name: name.clone(), ..Default::default() };
-        Ok(names.iter().map(named).collect())
+        let named = |name: &String| proto::Room {
+            name: name.clone(),
+            sid: "RM_test".into(),
+            ..Default::default()
+        };
+        Ok(names.iter().filter(|name| *name != "missing").map(named).collect())
     }
 
     async fn delete_room(&self, _room: &str) -> Result<(), ApiError> {
         Err(ApiError::ROOM_NOT_FOUND)
+    }
+
+    fn auto_creates(&self) -> bool {
+        true
+    }
+
+    fn revoke_tokens(&self, room: &str, identity: &str, issued_before: u64) {
+        let revoked = (room.to_owned(), identity.to_owned(), issued_before);
+        self.calls.send(Call::Revoke(revoked)).expect("the test lives");
+    }
+
+    async fn forward_participant(
+        &self,
+        _request: proto::ForwardParticipantRequest,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    async fn move_participant(
+        &self,
+        _request: proto::MoveParticipantRequest,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    async fn perform_rpc(&self, request: proto::PerformRpcRequest) -> Result<String, ApiError> {
+        match request.method.as_str() {
+            "slow" => Err(ApiError::Canceled("RpcError 1502: Response timeout".into())),
+            _ => Ok(request.payload),
+        }
     }
 
     async fn list_participants(
@@ -134,15 +179,18 @@ impl RoomApi for FakeHost {
         Ok(proto::ParticipantInfo { identity: identity.into(), ..Default::default() })
     }
 
-    async fn remove_participant(&self, _room: &str, _identity: &str) -> Result<(), ApiError> {
-        Ok(())
+    async fn remove_participant(&self, room: &str, identity: &str) -> Result<(), ApiError> {
+        let removed = (room.to_owned(), identity.to_owned());
+        self.calls.send(Call::Remove(removed)).expect("the test lives");
+        if identity == "nobody" { Err(ApiError::PARTICIPANT_NOT_FOUND) } else { Ok(()) }
     }
 
     async fn mute_track(
         &self,
         request: proto::MuteRoomTrackRequest,
-    ) -> Result<proto::TrackInfo, ApiError> {
-        Ok(proto::TrackInfo { sid: request.track_sid, muted: request.muted, ..Default::default() })
+    ) -> Result<Option<proto::TrackInfo>, ApiError> {
+        let (sid, muted) = (request.track_sid, request.muted);
+        Ok((sid != "none").then(|| proto::TrackInfo { sid, muted, ..Default::default() }))
     }
 
     async fn send_data(&self, _request: proto::SendDataRequest) -> Result<(), ApiError> {
@@ -176,6 +224,9 @@ impl RoomApi for FakeHost {
 pub struct TestServer {
     pub address: SocketAddr,
     pub stats: Arc<SignalStats>,
+    /// Tells the agents what happens in rooms.
+    pub events: mpsc::Sender<Arc<WebhookEvent>>,
+    pub calls: Mutex<mpsc::UnboundedReceiver<Call>>,
     joins: Mutex<mpsc::Receiver<Joined>>,
     refuse: Arc<Mutex<Option<JoinError>>>,
 }
@@ -196,18 +247,25 @@ impl TestServer {
     }
 
     async fn start_with(silent: bool, gate: Option<Arc<dyn Gate>>) -> Self {
+        // The HTTP client of the tests wants to know how it would do TLS. Set by another test: fine.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (joins_in, joins) = mpsc::channel(16);
         let refuse = Arc::new(Mutex::new(None));
-        let host = FakeHost { joins: joins_in, refuse: refuse.clone(), silent };
+        let (calls_in, calls) = mpsc::unbounded_channel();
+        let host = FakeHost { calls: calls_in, joins: joins_in, refuse: refuse.clone(), silent };
         let keys = ApiKeys::new([(KEY, SECRET), ("other", "other-secret")]);
-        let server =
-            SignalServer::new(host, SignalConfig { keys, gate, ..SignalConfig::default() });
+        let (events, for_agents) = mpsc::channel(100);
+        let config = AgentsConfig::default();
+        let agents = Agents::start(host.clone(), for_agents, config, keys.clone());
+        let config = SignalConfig { keys, agents: Some(agents), gate, ..SignalConfig::default() };
+        let server = SignalServer::new(host, config);
         let stats = server.stats().clone();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let service = server.router().into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await });
-        Self { address, stats, joins: Mutex::new(joins), refuse }
+        let (calls, joins) = (Mutex::new(calls), Mutex::new(joins));
+        Self { address, stats, events, calls, joins, refuse }
     }
 
     /// Every join from now on fails.
