@@ -17,7 +17,9 @@ use sluice_engine::{
 };
 use sluice_proto as proto;
 use sluice_signal::token::ApiKeys;
-use sluice_signal::{Probe, SignalConfig, SignalServer};
+use sluice_signal::{
+    Agents, AgentsConfig, EVENT_QUEUE, Probe, SignalConfig, SignalServer, Webhooks,
+};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -68,10 +70,22 @@ async fn serve(
     let mut shutdown = Shutdown::listen().context("listening to signals")?;
     let listeners = bind(&config.http.addresses).await?;
     let node_id = node_id();
-    let (observer, room_events) = mpsc::channel(turms::EVENT_QUEUE);
-    let observers = config.turms.iter().map(|_| observer.clone()).collect();
+    let keys = api_keys(config);
+    let webhooks = Webhooks::new(config.webhook.clone(), keys.clone())?;
+    let (agent_events, for_agents) = mpsc::channel(EVENT_QUEUE);
+    let mut observers = vec![agent_events];
+    if webhooks.has_receivers() {
+        let (room_events, for_webhooks) = mpsc::channel(EVENT_QUEUE);
+        observers.push(room_events);
+        tokio::spawn(webhooks.clone().run(for_webhooks));
+    }
+    let (turms_events, for_turms) = mpsc::channel(turms::EVENT_QUEUE);
+    if config.turms.is_some() {
+        observers.push(turms_events);
+    }
     let rooms = room_manager(config, &engine, &node_id, observers);
     tokio::spawn(rooms.clone().run_events(events));
+    let agents = Agents::start(rooms.clone(), for_agents, agents_config(config, &rooms), keys);
     let stop = CancellationToken::new();
     let limits = NodeLimits {
         num_tracks: config.limit.num_tracks,
@@ -79,12 +93,12 @@ async fn serve(
     };
     let status = Status::watch(engine.clone(), limits, stop.clone());
     let turms = match config.turms.clone() {
-        Some(turms) => Some(TurmsNode::start(turms, rooms.clone(), api_keys(config), room_events)?),
+        Some(turms) => Some(TurmsNode::start(turms, rooms.clone(), api_keys(config), for_turms)?),
         None => None,
     };
     let signal = SignalConfig {
         gate: turms.as_ref().map(TurmsNode::gate),
-        ..signal_config(config, &status, &stop)
+        ..signal_config(config, &agents, &status, &stop)
     };
     let signal = SignalServer::new(rooms.clone(), signal);
     let debug = Debug::new(debug::Sources {
@@ -122,6 +136,8 @@ async fn serve(
             engine: engine.clone(),
             rooms: rooms.clone(),
             signal: signal.stats().clone(),
+            webhooks: webhooks.stats().clone(),
+            agents: agents.stats().clone(),
             node_id: node_id.clone(),
             login: prometheus.login.clone(),
             turms: turms.as_ref().map(TurmsNode::stats),
@@ -151,6 +167,7 @@ async fn serve(
     let farewell = async {
         stop.cancel();
         rooms.shutdown().await;
+        webhooks.drain(FAREWELL).await;
         // Servers end when their last connection does.
         let _ =
             tokio::time::timeout(FAREWELL, async { while servers.join_next().await.is_some() {} })
@@ -248,8 +265,8 @@ fn room_manager(
     let manager = ManagerConfig {
         room: Arc::new(room),
         auto_create: config.room.auto_create,
+        presets: config.room_presets.clone(),
         observers,
-        ..ManagerConfig::default()
     };
     let media: Arc<dyn MediaEngine> = if config.rtc.force_tcp {
         Arc::new(TcpOnly(engine.clone()))
@@ -288,12 +305,18 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn signal_config(config: &Config, status: &Status, stop: &CancellationToken) -> SignalConfig {
+fn signal_config(
+    config: &Config,
+    agents: &Agents,
+    status: &Status,
+    stop: &CancellationToken,
+) -> SignalConfig {
     let (health, stop, admission) = (status.clone(), stop.clone(), status.clone());
     SignalConfig {
         keys: api_keys(config),
         limits: limits(config),
         max_message_size: config.limit.signal_message,
+        agents: Some(agents.clone()),
         health: Probe::new(move || match stop.is_cancelled() {
             true => Some("the node is shutting down".into()),
             false => health.unhealthy(),
@@ -305,6 +328,10 @@ fn signal_config(config: &Config, status: &Status, stop: &CancellationToken) -> 
 
 fn api_keys(config: &Config) -> ApiKeys {
     ApiKeys::new(config.keys.iter().map(|(key, secret)| (key, secret.expose())))
+}
+
+fn agents_config(config: &Config, rooms: &RoomManager) -> AgentsConfig {
+    AgentsConfig { server_info: rooms.server_info(), target_load: config.target_load }
 }
 
 async fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {

@@ -6,6 +6,7 @@ mod cidr;
 mod document;
 mod keys;
 mod schema;
+mod services;
 mod turms;
 mod typed;
 
@@ -17,6 +18,7 @@ use serde_json::Value;
 pub(crate) use document::{Document, Problem, parse_duration};
 pub(crate) use keys::{ApiKeys, Secret};
 pub(crate) use schema::KEYS;
+pub(crate) use services::RoomPresets;
 pub(crate) use typed::{AddressFilter, Config, LoggingConfig, Quality, RtcConfig, UdpPorts};
 
 /// Environment variables of the process.

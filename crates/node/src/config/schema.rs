@@ -120,8 +120,8 @@ const SEND_SIDE: Support = NoEffect(
 const PION: Support = NoEffect("it tunes a library that Sluice does not use");
 const DEPRECATED: Support = NoEffect("LiveKit dropped it");
 const SINGLE_NODE: Support = NoEffect("it tunes traffic between nodes, and this node runs alone");
-const WEBHOOK: Support =
-    NotYet("webhooks are not available yet: remove the `webhook` section, or poll RoomService");
+const RESOURCE_QUEUES: Support =
+    NoEffect("webhooks wait in a queue per room: `webhook.resource_url_notifier` bounds it");
 const RECONNECT_ON_ERROR: Support =
     NotYet("forcing clients to reconnect on this error is not available yet: set it to false");
 const REPORTING: Support = NoEffect("Sluice reports through Prometheus only");
@@ -285,14 +285,9 @@ pub(crate) const KEYS: &[Key] = &[
     key("room.create_room_enabled", Bool, B(true), NoEffect("the token's grants decide")),
     key("room.create_room_timeout", Duration, T("10s"), SINGLE_NODE),
     key("room.create_room_attempts", Uint, U(3), SINGLE_NODE),
-    key("room.enable_full_room_in_webhooks", Bool, B(false), WEBHOOK),
+    key("room.enable_full_room_in_webhooks", Bool, B(false), Honoured),
     key("room.update_batch_target_size", Uint, U(131_072), Honoured),
-    key(
-        "room.room_configurations",
-        Block,
-        Unset,
-        NotYet("room presets are not available yet: put the room configuration into the token"),
-    ),
+    key("room.room_configurations", Block, Unset, Honoured),
     key("room.max_metadata_size", Uint, Unset, NotYet("use `limit.max_metadata_size`")),
     key("room.max_room_name_length", Uint, Unset, NotYet("use `limit.max_room_name_length`")),
     key(
@@ -320,13 +315,15 @@ pub(crate) const KEYS: &[Key] = &[
     key("ingress.rtmp_base_url", Text, Unset, NotYet("ingress is not available yet: remove it")),
     key("ingress.whip_base_url", Text, Unset, NotYet("ingress is not available yet: remove it")),
     key("sip", Block, Unset, NotYet("SIP is not available: remove the `sip` section")),
-    key("webhook.api_key", Text, Unset, WEBHOOK),
-    key("webhook.urls", TextList, Unset, WEBHOOK),
-    key("webhook.filter_params", Block, Unset, WEBHOOK),
-    key("webhook.resource_url_notifier", Block, Unset, WEBHOOK),
-    key("webhook.url_notifier", Block, Unset, WEBHOOK),
-    key("webhook.queue_size", Uint, Unset, WEBHOOK),
-    key("agents.target_load", Float, F(0.7), NotYet("use the default, 0.7")),
+    key("webhook.api_key", Text, Unset, Honoured),
+    key("webhook.urls", TextList, Unset, Honoured),
+    key("webhook.filter_params.include_events", TextList, Unset, Honoured),
+    key("webhook.filter_params.exclude_events", TextList, Unset, Honoured),
+    key("webhook.resource_url_notifier.max_age", Duration, T("30s"), Honoured),
+    key("webhook.resource_url_notifier.max_depth", Uint, U(200), Honoured),
+    key("webhook.url_notifier.num_workers", Uint, Unset, RESOURCE_QUEUES),
+    key("webhook.url_notifier.queue_size", Uint, Unset, RESOURCE_QUEUES),
+    key("agents.target_load", Float, F(0.7), Honoured),
     // several nodes
     key("node_selector.kind", Text, T("any"), SINGLE_NODE),
     key("node_selector.sort_by", Text, T("random"), SINGLE_NODE),

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sluice_engine::{AudioLevelConfig, MediaConfig};
+use sluice_signal::WebhookConfig;
 
 use super::cidr::Cidr;
 use super::document::{parse_duration, parse_port_range};
-use super::{ApiKeys, ConfigError, Document, Problem};
+use super::{ApiKeys, ConfigError, Document, Problem, RoomPresets, services};
 
 /// UDP port of development mode.
 const DEV_UDP_PORT: u16 = 7882;
@@ -39,8 +40,14 @@ pub(crate) struct Config {
     pub(crate) media: MediaConfig,
     /// Rooms.
     pub(crate) room: RoomConfig,
+    /// Named settings of rooms.
+    pub(crate) room_presets: RoomPresets,
     /// Sizes that clients must respect.
     pub(crate) limit: LimitConfig,
+    /// Who hears what happens in rooms.
+    pub(crate) webhook: WebhookConfig,
+    /// Load below which an agent worker is preferred, 0 to 1.
+    pub(crate) target_load: f32,
     /// Logs.
     pub(crate) logging: LoggingConfig,
     /// The metrics listener, if any.
@@ -264,6 +271,9 @@ pub(super) fn build(doc: &Document, keys: ApiKeys, dev: bool) -> Result<Config, 
         turms,
         region: doc.text("region"),
         workers: doc.uint("workers") as usize,
+        webhook: services::webhook(doc, &keys)?,
+        target_load: services::target_load(doc)?,
+        room_presets: services::room_presets(doc)?,
         keys,
         http: http(doc, dev)?,
         rtc: rtc(doc, dev)?,

@@ -4,6 +4,7 @@
 
 mod exposition;
 mod process;
+mod services;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sluice_control::{ByKind, Histogram, RoomManager, Telemetry};
 use sluice_engine::{ESTIMATE_BUCKETS_BPS, Engine, EngineStats, WorkerStats};
-use sluice_signal::SignalStats;
+use sluice_signal::{AgentStats, SignalStats, WebhookStats};
 use sluice_turms::TurmsStats;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,10 @@ pub(crate) struct Metrics {
     pub(crate) rooms: RoomManager,
     /// The signal server.
     pub(crate) signal: Arc<SignalStats>,
+    /// Webhooks.
+    pub(crate) webhooks: Arc<WebhookStats>,
+    /// Agents.
+    pub(crate) agents: AgentStats,
     /// Label of every sample.
     pub(crate) node_id: String,
     /// Name and password of basic authentication.
@@ -52,6 +57,8 @@ impl Metrics {
         livekit_counters(&mut page, &stats.total());
         signal_samples(&mut page, &self.signal);
         worker_samples(&mut page, &stats);
+        services::webhook_samples(&mut page, &self.webhooks);
+        services::agent_samples(&mut page, &self.agents);
         if let Some(turms) = &self.turms {
             turms_samples(&mut page, turms);
         }
