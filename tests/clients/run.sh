@@ -5,6 +5,7 @@
 #     tests/clients/run.sh pairings [pytest arguments]
 #     tests/clients/run.sh acceptance [rtc-node] [python]
 #     tests/clients/run.sh turms [pytest arguments]
+#     tests/clients/run.sh server_api [pytest arguments]
 #     tests/clients/run.sh soak [--minutes N] [--participants N]
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -15,19 +16,21 @@ export PYTHONDONTWRITEBYTECODE=1 CLIENT_TEST_LOGS="${CLIENT_TEST_LOGS:-/tmp/slui
 pairings() { "$python" -m pytest -c pytest.ini --rootdir . pairings "$@"; }
 acceptance() { "$python" acceptance/suites.py "$@"; }
 turms() { "$python" -m pytest -c pytest.ini --rootdir . turms "$@"; }
+server_api() { "$python" -m pytest -c pytest.ini --rootdir . server_api "$@"; }
 soak() { "$python" soak/soak.py "$@"; }
 
 case "${1:-all}" in
-    pairings | acceptance | turms | soak) "$@" ;;
+    pairings | acceptance | turms | server_api | soak) "$@" ;;
     all)
         status=0
         pairings || status=1
         acceptance || status=1
         turms || status=1
+        server_api || status=1
         exit $status
         ;;
     *)
-        sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         exit 2
         ;;
 esac

@@ -23,6 +23,15 @@ if [[ "$(cat .venv/stamp 2>/dev/null)" != "$wanted" ]]; then
     echo "$wanted" > .venv/stamp
 fi
 
+# The agents framework wants another version of the client: an environment of its own.
+wanted=$(stamp requirements-agents.txt)
+if [[ "$(cat .venv-agents/stamp 2>/dev/null)" != "$wanted" ]]; then
+    say "installing the agents framework"
+    python3 -m venv .venv-agents
+    .venv-agents/bin/pip --disable-pip-version-check --quiet install -r requirements-agents.txt
+    echo "$wanted" > .venv-agents/stamp
+fi
+
 wanted=$(stamp package.json package-lock.json)
 if [[ "$(cat node_modules/.stamp 2>/dev/null)" != "$wanted" ]]; then
     command -v npm > /dev/null || { say "node and npm (20 or newer) are needed"; exit 1; }
