@@ -172,3 +172,27 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// Whatever a payload holds, what comes out lies within it.
+    #[test]
+    fn no_payload_makes_the_splitter_leave_its_packet(
+        packets in prop::collection::vec(
+            (0u64..40, prop::collection::vec(any::<u8>(), 0..60)), 1..40),
+    ) {
+        let mut splitter = RedSplitter::default();
+        let mut joiner = RedJoiner::default();
+        let mut pool = BodyPool::new(8);
+        for (n, payload) in packets {
+            let red = packet(100_000 + n, Codec::Red, &payload);
+            let mut out = Vec::new();
+            let result = splitter.split(&red, |opus| out.push(opus));
+            prop_assert!(result.is_ok() || out.is_empty());
+            for opus in out {
+                let data = opus.payload();
+                prop_assert!(data.is_empty() || payload.windows(data.len()).any(|w| w == data));
+                joiner.join(&opus, OPUS_PT, &mut pool);
+            }
+        }
+    }
+}

@@ -262,7 +262,9 @@ impl Simulcast {
         // a switching point, or one of the lowest layer after which all above start anew.
         let temporal = packet.info.temporal_id.unwrap_or(0);
         let above = temporal > current.temporal && temporal <= goal.temporal;
-        if packet.info.key_frame {
+        // VP8 says nothing of what follows a frame of the lowest layer.
+        let all_above = temporal == 0 && packet.info.switching_up && packet.info.vp8.is_none();
+        if packet.info.key_frame || all_above {
             current.temporal = goal.temporal;
         } else if above && packet.info.switching_up {
             current.temporal = temporal;

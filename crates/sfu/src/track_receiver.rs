@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use sluice_rtp::codec::{Codec, MediaKind, PayloadInfo};
-use sluice_rtp::ext::{AudioLevel, ExtensionKind, ExtensionMap};
+use sluice_rtp::ext::{AudioLevel, ExtensionKind, ExtensionMap, FrameMarking};
 use sluice_rtp::packet::RtpView;
 use sluice_rtp::rtcp::{ReportBlock, SenderInfo};
 use sluice_rtp::rtx;
@@ -23,6 +23,7 @@ use crate::packet::{ByteRange, LayerSet, MAX_LAYERS, MediaPacket};
 use crate::sender_report::SourceReport;
 use crate::stream::{Placement, ReceiveStream};
 
+mod layers;
 mod quality;
 
 /// A payload type that the publisher may use for the track.
@@ -357,14 +358,24 @@ impl TrackReceiver {
         let mut described = None;
         if let Some(range) = dependency_descriptor {
             let data = &bytes[range.as_range()];
-            describe(&mut info, codec, data);
-            if codec.is_svc() && payload.len > 0 {
+            layers::by_descriptor(&mut info, codec, data);
+            if payload.len > 0 {
                 let structures = &mut self.layer_mut(layer)?.structures;
                 if placement.restarted {
                     structures.reset();
                 }
                 described = structures.parse(data);
+                if !codec.is_svc()
+                    && let Some(described) = described.take()
+                {
+                    layers::temporal_by_descriptor(&mut info, &described);
+                }
             }
+        } else if payload.len > 0
+            && let Some(range) = extension(ExtensionKind::FrameMarking)
+            && let Some(marking) = FrameMarking::parse(&bytes[range.as_range()])
+        {
+            layers::by_frame_marking(&mut info, codec, marking);
         }
         let abs_capture_time = extension(ExtensionKind::AbsCaptureTime);
         let audio_level = extension(ExtensionKind::AudioLevel)
@@ -421,20 +432,6 @@ impl TrackReceiver {
         let streams = self.layers.iter_mut().enumerate();
         streams.filter_map(|(index, layer)| Some((index as u8, layer.stream.as_mut()?)))
     }
-}
-
-/// Corrects what the payload says by the dependency descriptor's mandatory fields and by whether it
-/// brings a template structure, which only key frames do (AV1 RTP specification §A.8.1).
-fn describe(info: &mut PayloadInfo, codec: Codec, descriptor: &[u8]) {
-    const START_OF_FRAME: u8 = 0x80;
-    const END_OF_FRAME: u8 = 0x40;
-    const STRUCTURE_PRESENT: u8 = 0x80;
-    let Some((mandatory, extended)) = descriptor.split_first_chunk::<3>() else { return };
-    info.start_of_frame = mandatory[0] & START_OF_FRAME != 0;
-    info.end_of_frame = mandatory[0] & END_OF_FRAME != 0;
-    let has_structure = extended.first().is_some_and(|flags| flags & STRUCTURE_PRESENT != 0);
-    // In a scalable stream a layer's frame can look like a key frame and not be one.
-    info.key_frame = has_structure || (info.key_frame && !codec.is_svc());
 }
 
 /// Where a packet came from and where it was placed.

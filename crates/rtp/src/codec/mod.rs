@@ -166,7 +166,8 @@ pub struct PayloadInfo {
     pub temporal_id: Option<u8>,
     /// Spatial layer, if the payload tells.
     pub spatial_id: Option<u8>,
-    /// A receiver of lower temporal layers can move up to this layer here (VP8 Y, VP9 U).
+    /// A receiver of lower temporal layers can move up to this layer here (VP8 Y, VP9 U). By a
+    /// dependency descriptor, at a frame of the lowest layer: to any layer above.
     pub switching_up: bool,
     /// VP9: the frame is predicted from the next lower spatial layer of the same picture (D).
     pub inter_layer: bool,

@@ -40,3 +40,7 @@ impl DownTrack {
         Some(Forwarded { seq: target as u16, timestamp, marker, rewrite, active_targets: None })
     }
 }
+
+#[cfg(test)]
+#[path = "fill_tests.rs"]
+mod tests;

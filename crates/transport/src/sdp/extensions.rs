@@ -2,8 +2,8 @@
 
 use sluice_rtp::codec::MediaKind;
 use sluice_rtp::ext::ExtensionKind::{
-    self, AbsCaptureTime, AbsSendTime, AudioLevel, DependencyDescriptor, Mid, PlayoutDelay,
-    RepairedRid, Rid, TransportCc,
+    self, AbsCaptureTime, AbsSendTime, AudioLevel, DependencyDescriptor, FrameMarking, Mid,
+    PlayoutDelay, RepairedRid, Rid, TransportCc,
 };
 use sluice_rtp::ext::ExtensionMap;
 
@@ -12,9 +12,15 @@ use sluice_rtp::ext::ExtensionMap;
 pub(super) fn received(kind: MediaKind) -> &'static [ExtensionKind] {
     match kind {
         MediaKind::Audio => &[AudioLevel, Mid, AbsCaptureTime, TransportCc],
-        MediaKind::Video => {
-            &[Mid, Rid, RepairedRid, TransportCc, DependencyDescriptor, AbsCaptureTime]
-        }
+        MediaKind::Video => &[
+            Mid,
+            Rid,
+            RepairedRid,
+            TransportCc,
+            FrameMarking,
+            DependencyDescriptor,
+            AbsCaptureTime,
+        ],
     }
 }
 

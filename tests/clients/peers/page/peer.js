@@ -204,15 +204,14 @@ class Peer {
             round_trip_ms: pair?.currentRoundTripTime * 1000,
           };
         }),
-        inbound: byType('inbound-rtp').map((entry) => ({
-          codec: stats.get(entry.codecId)?.mimeType,
-          ...pick(entry, [
+        inbound: byType('inbound-rtp').map((entry) =>
+          pick(entry, [
             'kind', 'framesDecoded', 'framesDropped', 'keyFramesDecoded', 'freezeCount',
             'packetsReceived', 'packetsLost', 'nackCount', 'pliCount', 'retransmittedPacketsReceived',
             'frameWidth', 'frameHeight', 'concealedSamples', 'totalSamplesReceived', 'jitter',
-            'silentConcealedSamples',
+            'bytesReceived',
           ]),
-        })),
+        ),
         outbound: byType('outbound-rtp').map((entry) =>
           pick(entry, [
             'kind', 'rid', 'framesEncoded', 'packetsSent', 'nackCount', 'pliCount', 'active',
