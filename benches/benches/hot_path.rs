@@ -7,9 +7,12 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use sluice_net::SendArena;
+use sluice_engine::rig::{Rig, RigConfig};
+use sluice_net::{SendArena, equalize};
 use sluice_rtp::codec::{Codec, MediaKind, PayloadInfo};
 use sluice_rtp::{ExtensionKind, ExtensionMap, RtpHeaderWriter, RtpView};
+use sluice_sfu::allocator::{Allocator, AllocatorConfig, StreamDemand, StreamKind};
+use sluice_sfu::meter::LayerRates;
 use sluice_sfu::{
     BodyPool, DownTrack, DownTrackConfig, DownTrackSettings, MediaPacket, ReceivePayloadType,
     StreamBinding, TrackHistory, TrackReceiver, TrackReceiverConfig, TwccReceiver,
@@ -232,7 +235,62 @@ fn feedback(c: &mut Criterion) {
         }
         b.iter(|| black_box(&arena).runs(64).count());
     });
+    c.bench_function("equalize the lengths of 32 datagrams", |b| {
+        let lens: [u16; 32] = std::array::from_fn(|at| 1180 + u16::from(at % 8 > 4));
+        b.iter(|| {
+            let mut lens = black_box(lens);
+            equalize(&mut lens);
+            lens[0]
+        });
+    });
 }
 
-criterion_group!(hot_path, parse, srtp, sfu, feedback);
+/// The whole way of a packet through a worker, without sockets.
+fn worker(c: &mut Criterion) {
+    for (name, kind, publishers, receivers, idle) in [
+        ("worker: a video packet to 50 receivers", MediaKind::Video, 1, 50, 0),
+        ("worker: 10 audio packets to 50 receivers each", MediaKind::Audio, 10, 50, 0),
+        ("worker: a packet among 10,000 peers, to nobody", MediaKind::Audio, 1, 0, 9_999),
+    ] {
+        c.bench_function(name, |b| {
+            let egress_hold = Duration::from_millis(2);
+            let mut rig = Rig::new(RigConfig { publishers, receivers, idle, kind, egress_hold });
+            for _ in 0..500 {
+                rig.round(Duration::from_millis(4));
+            }
+            b.iter(|| rig.round(Duration::from_micros(500)));
+        });
+    }
+}
+
+fn allocation(c: &mut Criterion) {
+    let kbps =
+        |low: u64, middle: u64, high: u64| [low * 1000, middle * 1000, high * 1000, high * 1000];
+    let rates = LayerRates([kbps(75, 110, 150), kbps(250, 375, 500), kbps(850, 1_275, 1_700)]);
+    c.bench_function("allocate 25 cameras to a changed estimate", |b| {
+        let mut allocator = Allocator::new(AllocatorConfig { allow_pause: false });
+        for camera in 0..25 {
+            let demand = StreamDemand {
+                kind: StreamKind::Camera,
+                priority: 0,
+                enabled: true,
+                max_spatial: 2,
+                max_temporal: 3,
+                rates,
+            };
+            allocator.set_stream(camera, demand);
+        }
+        let (mut now, mut estimate) = (Instant::now(), 5_000_000);
+        b.iter(|| {
+            now += Duration::from_millis(100);
+            estimate = if estimate > 10_000_000 { 3_000_000 } else { estimate + 700_000 };
+            allocator.set_estimate(Some((estimate, estimate)));
+            let mut changes = 0;
+            allocator.allocate(now, |_| changes += 1);
+            changes
+        });
+    });
+}
+
+criterion_group!(hot_path, parse, srtp, sfu, feedback, allocation, worker);
 criterion_main!(hot_path);

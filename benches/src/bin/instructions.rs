@@ -89,7 +89,7 @@ fn main() -> anyhow::Result<()> {
 fn run(case: Case) -> anyhow::Result<()> {
     let Case { kind, publishers, receivers } = case;
     let egress_hold = Duration::from_millis(2);
-    let mut rig = Rig::new(RigConfig { publishers, receivers, kind, egress_hold });
+    let mut rig = Rig::new(RigConfig { publishers, receivers, idle: 0, kind, egress_hold });
     // Video comes in bursts of a frame's packets, audio every 20 ms.
     for _ in 0..WARM_UP {
         rig.round(interval(kind));

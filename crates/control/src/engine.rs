@@ -1,7 +1,7 @@
 //! The part of the media engine that the control plane uses, so that tests can record commands
 //! instead of starting workers.
 
-use sluice_engine::api::{Command, PeerId, SubscriptionId, TrackId, WorkerId};
+use sluice_engine::api::{Command, PeerId, RoomKey, SubscriptionId, TrackId, WorkerId};
 use sluice_engine::{Engine, SendError};
 use sluice_transport::{Candidate, Fingerprint, IceCredentials};
 
@@ -12,8 +12,8 @@ pub trait MediaEngine: Send + Sync + 'static {
     /// # Errors
     /// The worker's queue is full or it has ended; the command comes back.
     fn send(&self, command: Command) -> Result<(), SendError>;
-    /// The worker for a new participant.
-    fn place(&self) -> WorkerId;
+    /// The worker for a new participant of a room.
+    fn place(&self, room: RoomKey) -> WorkerId;
     /// A fresh id for a peer on a worker.
     fn next_peer_id(&self, worker: WorkerId) -> PeerId;
     /// A fresh id for a track published from a worker.
@@ -33,8 +33,8 @@ impl MediaEngine for Engine {
         Self::send(self, command)
     }
 
-    fn place(&self) -> WorkerId {
-        Self::place(self)
+    fn place(&self, room: RoomKey) -> WorkerId {
+        Self::place(self, room)
     }
 
     fn next_peer_id(&self, worker: WorkerId) -> PeerId {

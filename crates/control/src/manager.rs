@@ -617,8 +617,8 @@ fn refused_resume() -> Session {
 struct Host(Arc<dyn MediaEngine>);
 
 impl MediaHost for Host {
-    fn place(&mut self) -> WorkerId {
-        self.0.place()
+    fn place(&mut self, room: RoomKey) -> WorkerId {
+        self.0.place(room)
     }
 
     fn next_peer_id(&mut self, worker: WorkerId) -> PeerId {

@@ -61,7 +61,7 @@ impl MediaEngine for Recorder {
         Ok(())
     }
 
-    fn place(&self) -> WorkerId {
+    fn place(&self, _: RoomKey) -> WorkerId {
         WorkerId(0)
     }
 

@@ -18,6 +18,10 @@ pub const SOCKET_BUFFER_BYTES: usize = 5 << 20;
 /// Default of [`EngineConfig::egress_hold`].
 pub const DEFAULT_EGRESS_HOLD: Duration = Duration::from_millis(2);
 
+/// Default of [`EngineConfig::room_affinity`], peers: a meeting of sixteen with two peer connections
+/// each, which a tenth of a core carries.
+pub const DEFAULT_ROOM_AFFINITY: usize = 32;
+
 /// UDP ports of the workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UdpPorts {
@@ -107,6 +111,9 @@ pub struct EngineConfig {
     pub congestion: Option<CongestionConfig>,
     /// What workers do with media.
     pub media: MediaConfig,
+    /// A room's participants stay on one worker while it has at most so many peers more than the
+    /// emptiest: packets between workers cost more. 0 spreads every room.
+    pub room_affinity: usize,
     /// Commands that may wait per worker.
     pub command_capacity: usize,
     /// Events that may wait for the control plane, all workers together.
@@ -129,6 +136,7 @@ impl Default for EngineConfig {
             egress_hold: DEFAULT_EGRESS_HOLD,
             congestion: Some(CongestionConfig::default()),
             media: MediaConfig::default(),
+            room_affinity: DEFAULT_ROOM_AFFINITY,
             command_capacity: 8192,
             event_capacity: 16_384,
             link_capacity: 4096,

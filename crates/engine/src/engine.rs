@@ -13,7 +13,7 @@ use sluice_transport::{
 };
 use tokio::sync::mpsc;
 
-use crate::api::{Command, Event, PeerId, SubscriptionId, TrackId, WorkerId};
+use crate::api::{Command, Event, PeerId, RoomKey, SubscriptionId, TrackId, WorkerId};
 use crate::config::EngineConfig;
 use crate::stats::{EngineStats, SharedStats};
 use crate::worker::{Input, WorkerSender};
@@ -88,7 +88,7 @@ pub(crate) struct Shared {
     pub(crate) tcp_refused: Arc<AtomicU64>,
     pub(crate) commands_refused: AtomicU64,
     pub(crate) serial: AtomicU64,
-    pub(crate) next_place: AtomicUsize,
+    pub(crate) room_affinity: usize,
     pub(crate) stop: Box<dyn Fn() + Send + Sync>,
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -134,15 +134,18 @@ impl Engine {
         self.shared.workers.len() as u8
     }
 
-    /// The worker that a new participant should live on: the one with the fewest peers.
-    pub fn place(&self) -> WorkerId {
+    /// The worker that a new participant of a room should live on: the one with the fewest peers,
+    /// unless the room's own has at most [`EngineConfig::room_affinity`] more.
+    pub fn place(&self, room: RoomKey) -> WorkerId {
         let workers = &self.shared.workers;
-        let start = self.shared.next_place.fetch_add(1, Ordering::Relaxed);
-        let best = (0..workers.len())
-            .map(|i| (start.wrapping_add(i)) % workers.len())
-            .min_by_key(|&i| workers[i].load.load(Ordering::Relaxed))
-            .unwrap_or(0);
-        WorkerId(best as u8)
+        let load = |index: usize| workers[index].load.load(Ordering::Relaxed);
+        let home = (room.0 % workers.len() as u64) as usize;
+        let emptiest = (0..workers.len())
+            .map(|step| (home + step) % workers.len())
+            .min_by_key(|index| load(*index))
+            .unwrap_or(home);
+        let stays = load(home) <= load(emptiest) + self.shared.room_affinity;
+        WorkerId(if stays { home } else { emptiest } as u8)
     }
 
     /// A fresh id for a peer on a worker.

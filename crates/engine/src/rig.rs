@@ -48,6 +48,8 @@ pub struct RigConfig {
     pub publishers: usize,
     /// Clients that each receive all tracks.
     pub receivers: usize,
+    /// Clients that are only connected.
+    pub idle: usize,
     /// Opus, or VP8 without simulcast.
     pub kind: MediaKind,
     /// As [`EngineConfig::egress_hold`](crate::EngineConfig::egress_hold).
@@ -142,7 +144,7 @@ impl Rig {
             packet: Vec::new(),
             drained: 0,
         };
-        for serial in 0..config.publishers + config.receivers {
+        for serial in 0..config.publishers + config.receivers + config.idle {
             rig.join(serial, &identity);
         }
         for serial in 0..config.publishers {

@@ -54,7 +54,7 @@ pub(crate) fn start(config: &EngineConfig) -> Result<(Shared, mpsc::Receiver<Eve
         tcp_refused: Arc::new(AtomicU64::new(0)),
         commands_refused: AtomicU64::new(0),
         serial: AtomicU64::new(0),
-        next_place: AtomicUsize::new(0),
+        room_affinity: config.room_affinity,
         stop: Box::new(|| {}),
         threads: Mutex::new(Vec::new()),
     };

@@ -9,7 +9,8 @@ use sluice_engine::rig::{Rig, RigConfig};
 use sluice_rtp::codec::MediaKind;
 
 fn rig(kind: MediaKind, publishers: usize, receivers: usize) -> Rig {
-    Rig::new(RigConfig { publishers, receivers, kind, egress_hold: Duration::from_millis(2) })
+    let egress_hold = Duration::from_millis(2);
+    Rig::new(RigConfig { publishers, receivers, idle: 0, kind, egress_hold })
 }
 
 /// Allocations of `rounds` rounds after histories and queues have grown to their size.

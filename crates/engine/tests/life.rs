@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{ONE_PORT, OWN_PORTS, World};
-use sluice_engine::api::{ChannelLabel, Command, EventKind};
+use sluice_engine::api::{ChannelLabel, Command, EventKind, RoomKey, WorkerId};
 use sluice_engine::{DropCause, TransportDrop, WorkerStats};
 use sluice_transport::TransportProto;
 use str0m::channel::ChannelConfig;
@@ -24,6 +24,20 @@ fn sizes(stats: &WorkerStats) -> [u64; 8] {
         stats.foreign_routes,
         stats.early_attachments,
     ]
+}
+
+#[test]
+fn a_room_stays_on_its_worker_until_that_is_fuller_than_the_others() {
+    let mut config = common::config(2, OWN_PORTS);
+    config.room_affinity = 2;
+    let mut world = World::with(config);
+    let (room, other) = (RoomKey(1), RoomKey(2));
+    for _ in 0..3 {
+        assert_eq!(world.engine.place(room), WorkerId(1));
+        world.join(1);
+    }
+    assert_eq!(world.engine.place(room), WorkerId(0), "three more are one too many");
+    assert_eq!(world.engine.place(other), WorkerId(0));
 }
 
 #[test]

@@ -201,6 +201,7 @@ fn start_engine(config: &Config) -> anyhow::Result<(Engine, mpsc::Receiver<Event
             ..CongestionConfig::default()
         }),
         media: config.media,
+        room_affinity: config.room_affinity,
         ..EngineConfig::default()
     };
     Engine::start(engine_config)

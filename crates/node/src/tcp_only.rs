@@ -1,7 +1,7 @@
 //! `rtc.force_tcp`: the media engine with its UDP candidates left out.
 
 use sluice_control::MediaEngine;
-use sluice_engine::api::{Command, PeerId, SubscriptionId, TrackId, WorkerId};
+use sluice_engine::api::{Command, PeerId, RoomKey, SubscriptionId, TrackId, WorkerId};
 use sluice_engine::{Engine, SendError};
 use sluice_transport::{Candidate, Fingerprint, IceCredentials, TransportProto};
 
@@ -13,8 +13,8 @@ impl MediaEngine for TcpOnly {
         self.0.send(command)
     }
 
-    fn place(&self) -> WorkerId {
-        self.0.place()
+    fn place(&self, room: RoomKey) -> WorkerId {
+        self.0.place(room)
     }
 
     fn next_peer_id(&self, worker: WorkerId) -> PeerId {

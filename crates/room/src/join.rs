@@ -103,7 +103,7 @@ impl Room {
     fn enter(&mut self, now: Instant, params: JoinParams) -> (ParticipantKey, SessionId) {
         let client = Client::new(params.client_info);
         let config = self.config.clone();
-        let worker = self.host.place();
+        let worker = self.host.place(self.key);
         let ice = IceHistory::new(self.ice_memory.recall(now, &params.identity));
         let links = self.new_links(&LinksParams {
             worker,

@@ -16,8 +16,8 @@ use crate::outputs::SessionId;
 
 /// What a room needs to know of the media plane besides the commands it sends.
 pub trait MediaHost: Send {
-    /// Chooses the worker for a new participant's peers.
-    fn place(&mut self) -> WorkerId;
+    /// Chooses the worker for the peers of a new participant of a room.
+    fn place(&mut self, room: RoomKey) -> WorkerId;
     /// A fresh id for a peer on a worker.
     fn next_peer_id(&mut self, worker: WorkerId) -> PeerId;
     /// A fresh id for a track published from a worker.

@@ -71,6 +71,8 @@ class Server:
             "rtc": rtc,
             "prometheus": {"port": self.metrics_port},
             "workers": setup.workers,
+            # Media crosses between the workers wherever there are two.
+            "room_affinity": 0,
         }
         config |= json.loads(setup.extra)
         self.log_path = pathlib.Path(log_directory) / f"sluice-{setup}-{self.port}.log"

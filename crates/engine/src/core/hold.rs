@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 /// Packets to send per second above which a worker holds them: below, all that holding could save
-/// is one or two percent of a core.
-const BUSY_PACKETS_PER_SECOND: u64 = 4_000;
+/// is about one percent of a core.
+const BUSY_PACKETS_PER_SECOND: u64 = 2_000;
 
 /// How long packets are counted to tell the rate.
 const WINDOW: Duration = Duration::from_millis(20);
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_quiet_worker_sends_at_once() {
         let mut hold = Hold::new(LIMIT);
-        let now = run(&mut hold, Instant::now(), Duration::from_millis(10), 20);
+        let now = run(&mut hold, Instant::now(), Duration::from_millis(10), 10);
         hold.begin(now);
         assert!(hold.is_over(now, 1));
     }

@@ -2,7 +2,7 @@
 
 use sluice_rtp::dd;
 use sluice_rtp::ext::{ExtensionKind, write_transport_cc};
-use sluice_rtp::packet::{MAX_PADDING, RtpHeaderWriter, mark_padded, write_padding};
+use sluice_rtp::packet::{MAX_PADDING, RtpHeaderWriter, RtpView, mark_padded, write_padding};
 use sluice_rtp::rtx::{OSN_LEN, write_osn};
 use sluice_sfu::{ByteRange, Forwarded, MediaPacket};
 use sluice_transport::Peer;
@@ -15,6 +15,75 @@ pub(super) const MAX_HEADER_LEN: usize = 384;
 
 /// Header extensions of one packet at most.
 const MAX_EXTENSIONS: usize = 6;
+
+/// Longest header of [`Template`], bytes.
+const MAX_TEMPLATE_LEN: usize = 32;
+
+/// The header that most packets of a subscription have: written once, filled in for each packet.
+#[derive(Debug, Default)]
+pub(crate) struct Template {
+    bytes: [u8; MAX_TEMPLATE_LEN],
+    /// 0 = none.
+    len: usize,
+    /// Where the data of the extensions stand, if they are in it.
+    twcc: Option<usize>,
+    send_time: Option<usize>,
+}
+
+impl Template {
+    /// The header with these extensions; empty if they do not fit it.
+    pub(crate) fn new(twcc_id: Option<u8>, send_time_id: Option<u8>) -> Self {
+        let elements =
+            [twcc_id.map(|id| (id, &[0; 2][..])), send_time_id.map(|id| (id, &[0; 3][..]))];
+        let mut extensions: [(u8, &[u8]); 2] = [(0, &[]); 2];
+        let mut count = 0;
+        for element in elements.into_iter().flatten() {
+            extensions[count] = element;
+            count += 1;
+        }
+        let header = RtpHeaderWriter {
+            marker: false,
+            payload_type: 0,
+            sequence_number: 0,
+            timestamp: 0,
+            ssrc: 0,
+            padding: false,
+        };
+        let mut template = Self::default();
+        let Ok(len) = header.write(&extensions[..count], &mut template.bytes) else {
+            return Self::default();
+        };
+        template.len = len;
+        if let Ok(view) = RtpView::parse(&template.bytes[..len]) {
+            let place = |id: Option<u8>| Some(view.extension_range(id?)?.start);
+            (template.twcc, template.send_time) = (place(twcc_id), place(send_time_id));
+        }
+        template
+    }
+
+    /// Writes the header of one packet; returns its length.
+    fn write(
+        &self,
+        header: &RtpHeaderWriter,
+        twcc: [u8; 2],
+        send_time: [u8; 3],
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let out = out.first_chunk_mut::<MAX_TEMPLATE_LEN>()?;
+        *out = self.bytes;
+        out[1] = (u8::from(header.marker) << 7) | (header.payload_type & 0x7f);
+        out[2..4].copy_from_slice(&header.sequence_number.to_be_bytes());
+        out[4..8].copy_from_slice(&header.timestamp.to_be_bytes());
+        out[8..12].copy_from_slice(&header.ssrc.to_be_bytes());
+        if let Some(at) = self.twcc {
+            out.get_mut(at..at + 2)?.copy_from_slice(&twcc);
+        }
+        if let Some(at) = self.send_time {
+            out.get_mut(at..at + 3)?.copy_from_slice(&send_time);
+        }
+        Some(self.len)
+    }
+}
 
 /// See the module.
 pub(super) struct Outgoing<'a> {
@@ -43,12 +112,12 @@ impl Outgoing<'_> {
     /// Length before encryption and without padding, bytes. `None` if [`write`](Self::write) would
     /// fail.
     pub(super) fn len(&self) -> Option<usize> {
-        let mut rewritten = [0; dd::MAX_LEN];
-        let descriptor = self.descriptor(&mut rewritten);
-        let twcc = self.twcc_seq().map(write_transport_cc);
-        let mut extensions: [(u8, &[u8]); MAX_EXTENSIONS] = [(0, &[]); MAX_EXTENSIONS];
-        let count = self.extensions(twcc.as_ref(), descriptor, &mut extensions);
-        let header_len = RtpHeaderWriter::len_with(&extensions[..count]).ok()?;
+        let header_len = match self.template() {
+            Some(template) => template.len,
+            None => {
+                self.with_extensions(|extensions| RtpHeaderWriter::len_with(extensions)).ok()?
+            }
+        };
         let osn = if self.rtx_seq.is_some() { OSN_LEN } else { 0 };
         let rest = self.packet.payload().len().checked_sub(self.form.rewrite.replaces())?;
         Some(header_len + osn + self.form.rewrite.bytes().len() + rest)
@@ -75,12 +144,13 @@ impl Outgoing<'_> {
             ssrc,
             padding: false,
         };
-        let mut rewritten = [0; dd::MAX_LEN];
-        let descriptor = self.descriptor(&mut rewritten);
-        let twcc = self.twcc_seq().map(write_transport_cc);
-        let mut extensions: [(u8, &[u8]); MAX_EXTENSIONS] = [(0, &[]); MAX_EXTENSIONS];
-        let count = self.extensions(twcc.as_ref(), descriptor, &mut extensions);
-        let header_len = header.write(&extensions[..count], tail).ok()?;
+        let header_len = match self.template() {
+            Some(template) => {
+                let twcc = write_transport_cc(self.twcc_seq.unwrap_or_default());
+                template.write(&header, twcc, self.send_time, tail)?
+            }
+            None => self.with_extensions(|extensions| header.write(extensions, tail)).ok()?,
+        };
         let mut len = header_len;
         if self.rtx_seq.is_some() {
             len += write_osn(tail.get_mut(len..)?, self.form.seq)?;
@@ -103,6 +173,27 @@ impl Outgoing<'_> {
 
     fn twcc_seq(&self) -> Option<u16> {
         self.twcc_seq.filter(|_| self.wire.twcc_id.is_some())
+    }
+
+    /// The header that was written before, if this packet has no extension of its own.
+    fn template(&self) -> Option<&Template> {
+        let template = &self.wire.template;
+        let has_own = self.wire.send_mid
+            || self.packet.dependency_descriptor.is_some()
+            || self.packet.abs_capture_time.is_some()
+            || self.wire.playout_element().is_some();
+        let fits = template.len > 0 && template.twcc.is_some() == self.twcc_seq().is_some();
+        (fits && !has_own).then_some(template)
+    }
+
+    /// Calls `step` with all extensions of this packet.
+    fn with_extensions<R>(&self, step: impl FnOnce(&[(u8, &[u8])]) -> R) -> R {
+        let mut rewritten = [0; dd::MAX_LEN];
+        let descriptor = self.descriptor(&mut rewritten);
+        let twcc = self.twcc_seq().map(write_transport_cc);
+        let mut extensions: [(u8, &[u8]); MAX_EXTENSIONS] = [(0, &[]); MAX_EXTENSIONS];
+        let count = self.extensions(twcc.as_ref(), descriptor, &mut extensions);
+        step(&extensions[..count])
     }
 
     /// The dependency descriptor as this receiver gets it.
@@ -183,5 +274,32 @@ impl Padding<'_> {
         write_padding(tail.get_mut(header_len..len)?)?;
         let sealed_len = transport.seal_rtp(tail, header_len, len).ok()?;
         Some(Written { len, padding, sealed_len, twcc_seq })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_gives_the_header_that_would_be_written() {
+        let header = RtpHeaderWriter {
+            marker: true,
+            payload_type: 96,
+            sequence_number: 0x1234,
+            timestamp: 0x5678_9abc,
+            ssrc: 0xdef0_1234,
+            padding: false,
+        };
+        let (twcc, send_time) = ([1, 2], [3, 4, 5]);
+        for ids in [(Some(3), Some(2)), (Some(3), None), (None, Some(20)), (None, None)] {
+            let elements = [ids.0.map(|id| (id, &twcc[..])), ids.1.map(|id| (id, &send_time[..]))];
+            let elements: Vec<_> = elements.into_iter().flatten().collect();
+            let (mut expected, mut written) = ([0; 64], [0; 64]);
+            let len = header.write(&elements, &mut expected).expect("room");
+            let template = Template::new(ids.0, ids.1);
+            assert_eq!(template.write(&header, twcc, send_time, &mut written), Some(len));
+            assert_eq!(written[..len], expected[..len]);
+        }
     }
 }

@@ -9,6 +9,7 @@ use sluice_sfu::{DownTrack, DownTrackConfig, DownTrackSettings, PlayoutDelayCont
 
 use crate::api::{RoomKey, SenderParams, Subscribe, SubscriptionId, SubscriptionSettings, TrackId};
 use crate::core::Core;
+use crate::core::outgoing::Template;
 use crate::core::peer::{DownKey, PeerKey, PeerState};
 use crate::core::track::{Down, Feed, PathFeedback, Wire};
 use crate::link::{FeedKey, LinkMessage};
@@ -224,6 +225,7 @@ impl Core {
 impl Wire {
     fn new(sender: SenderParams) -> Self {
         let twcc_id = sender.extensions.id(ExtensionKind::TransportCc);
+        let twcc_id = twcc_id.filter(|_| sender.transport_cc);
         Self {
             ssrc: sender.ssrc,
             pt: sender.pt,
@@ -231,7 +233,8 @@ impl Wire {
             red_primary_pt: sender.red_primary_pt,
             mid: sender.mid.into_boxed_str(),
             cname: sender.cname.into_boxed_str(),
-            twcc_id: twcc_id.filter(|_| sender.transport_cc),
+            template: Template::new(twcc_id, sender.extensions.id(ExtensionKind::AbsSendTime)),
+            twcc_id,
             extensions: sender.extensions,
             playout: None,
             send_mid: true,

@@ -18,6 +18,7 @@ use sluice_sfu::{
 use crate::api::{
     PublishedTrack, RoomKey, SenderParams, SubscriptionId, SubscriptionSettings, TrackId, WorkerId,
 };
+use crate::core::outgoing::Template;
 use crate::core::peer::{DownKey, PeerKey};
 use crate::core::red::AudioForms;
 use crate::link::FeedKey;
@@ -190,6 +191,8 @@ pub(crate) struct Wire {
     pub(crate) twcc_id: Option<u8>,
     /// Limits of the receiver's jitter buffer.
     pub(crate) playout: Option<Box<PlayoutDelayControl>>,
+    /// The header of packets without an extension of their own.
+    pub(crate) template: Template,
     /// The receiver has not confirmed by a report that it knows the SSRC.
     pub(crate) send_mid: bool,
     /// Highest numbers sent so far.

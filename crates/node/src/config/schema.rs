@@ -144,6 +144,8 @@ pub(crate) const KEYS: &[Key] = &[
     key("workers", Uint, Unset, Honoured),
     // `pages.enabled` is Sluice's own: the page for calls at `/meet`; on in development.
     key("pages.enabled", Bool, B(false), Honoured),
+    // So is `room_affinity`: how many peers more than the emptiest a room's own worker may have.
+    key("room_affinity", Uint, U(32), Honoured),
     // logging
     key("logging.level", Text, T("info"), Honoured),
     key("logging.json", Bool, B(false), Honoured),

@@ -30,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) region: String,
     /// Media worker threads; 0 = one per core.
     pub(crate) workers: usize,
+    /// Peers that a room's own worker may have more than the emptiest.
+    pub(crate) room_affinity: usize,
     /// API keys.
     pub(crate) keys: ApiKeys,
     /// The HTTP and WebSocket listener.
@@ -274,6 +276,7 @@ pub(super) fn build(doc: &Document, keys: ApiKeys, dev: bool) -> Result<Config, 
         webhook: services::webhook(doc, &keys)?,
         target_load: services::target_load(doc)?,
         room_presets: services::room_presets(doc)?,
+        room_affinity: doc.uint("room_affinity") as usize,
         keys,
         http: http(doc, dev)?,
         rtc: rtc(doc, dev)?,

@@ -41,7 +41,7 @@ impl Host {
 }
 
 impl MediaHost for Host {
-    fn place(&mut self) -> WorkerId {
+    fn place(&mut self, _: RoomKey) -> WorkerId {
         self.placed = (self.placed + 1) % 2;
         WorkerId(self.placed)
     }

@@ -227,7 +227,9 @@ impl<H: SessionHost> Writer<H> {
     async fn run(mut self, first: SharedResponse, mut reader_ended: oneshot::Receiver<ReadEnd>) {
         let mut said_leave = is_leave(&first);
         let mut step = self.respond(&first).await;
-        let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        // It names everybody in the room.
+        drop(first);
+        let mut pings = interval_at(first_ping(), PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let close = loop {
             if let ControlFlow::Break(close) = step {
@@ -343,6 +345,13 @@ impl<H: SessionHost> Writer<H> {
             }
         }
     }
+}
+
+/// The next whole second after the interval: the pings of all sockets leave together, which wakes
+/// an idle server once a second and not once for each.
+fn first_ping() -> Instant {
+    let into_second = Duration::from_nanos(unix_time().subsec_nanos().into());
+    Instant::now() + PING_INTERVAL + (Duration::from_secs(1) - into_second)
 }
 
 fn is_leave(response: &SharedResponse) -> bool {
