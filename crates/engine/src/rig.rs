@@ -11,6 +11,7 @@ use sluice_net::SendArena;
 use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_rtp::ext::{ExtensionKind, ExtensionMap};
 use sluice_rtp::packet::RtpHeaderWriter;
+use sluice_rtp::rtcp::{ReportBlock, write};
 use sluice_transport::stun::{BindingRequest, IceRole, IntegrityKey};
 use sluice_transport::{
     DtlsIdentity, IceCredentials, Peer, PeerParams, Received, RemoteParams, Route, Setup,
@@ -38,6 +39,8 @@ const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALH
 const TWCC_ID: u8 = 3;
 /// Time between a client's connectivity checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// Report blocks of one report at most (RFC 3550 §6.4).
+const MAX_BLOCKS: usize = 31;
 /// Longest handshake, rounds.
 const MAX_ROUNDS: usize = 64;
 
@@ -69,6 +72,8 @@ pub struct Rig {
     /// Number of the next packet of each publisher.
     number: u32,
     packet: Vec<u8>,
+    /// Scratch for report blocks.
+    blocks: Vec<ReportBlock>,
     drained: u64,
 }
 
@@ -142,6 +147,7 @@ impl Rig {
             events,
             number: 0,
             packet: Vec::new(),
+            blocks: Vec::new(),
             drained: 0,
         };
         for serial in 0..config.publishers + config.receivers + config.idle {
@@ -192,8 +198,27 @@ impl Rig {
                 self.packet.extend_from_slice(&client.check);
                 self.core.handle_datagrams(self.now, client.route, &mut self.packet, len);
             }
+            self.report();
         }
         self.turn();
+    }
+
+    /// Every receiver reports on every track: it knows the SSRC from then on.
+    fn report(&mut self) {
+        let tracks = self.config.publishers;
+        let receivers = self.clients.iter_mut().skip(tracks).take(self.config.receivers);
+        for client in receivers {
+            self.packet.clear();
+            let blocks = (0..tracks)
+                .map(|track| ReportBlock { ssrc: ssrc_of(track), ..ReportBlock::default() });
+            self.blocks.clear();
+            self.blocks.extend(blocks.take(MAX_BLOCKS));
+            write::receiver_report(&mut self.packet, 1, &self.blocks);
+            if client.peer.seal_rtcp(&mut self.packet).is_ok() {
+                let len = self.packet.len();
+                self.core.handle_datagrams(self.now, client.route, &mut self.packet, len);
+            }
+        }
     }
 
     fn turn(&mut self) {
@@ -322,7 +347,7 @@ impl Rig {
     fn subscribe(&mut self, receiver: usize, track: usize) {
         let payload_type = payload_type(self.config.kind);
         let serial = (receiver * self.config.publishers + track) as u64 + 1;
-        let ssrc = 1_000 + 2 * track as u32;
+        let ssrc = ssrc_of(track);
         let sender = SenderParams {
             mid: track.to_string(),
             codec: payload_type.codec,
@@ -391,6 +416,11 @@ fn from_server() -> Route {
 
 fn track_id(serial: usize) -> TrackId {
     TrackId::new(WORKER, serial as u64 + 1)
+}
+
+/// SSRC under which every receiver gets a track.
+fn ssrc_of(track: usize) -> u32 {
+    1_000 + 2 * track as u32
 }
 
 fn credentials(side: char, serial: usize) -> IceCredentials {
