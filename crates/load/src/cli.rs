@@ -74,6 +74,9 @@ pub struct LoadTestArgs {
     /// Joins per second
     #[arg(long, default_value = "20/s", value_parser = rate, value_name = "N[/s]")]
     ramp: f64,
+    /// When everybody has joined, so many of a hundred lose their signalling at once and resume
+    #[arg(long, default_value_t = 0, value_name = "PERCENT")]
+    storm: usize,
     /// Authenticate and time one of this many packets
     #[arg(long, default_value_t = 64, value_name = "N")]
     sample: u32,
@@ -141,6 +144,7 @@ impl LoadTestArgs {
             data,
             duration: self.duration,
             ramp: self.ramp,
+            storm_percent: self.storm,
             sample_every: self.sample.max(1),
             threads: self.threads,
             ..defaults

@@ -24,6 +24,7 @@ mod plan;
 mod publish;
 mod receive;
 mod report;
+mod roster;
 mod run;
 mod sdp;
 mod signal;

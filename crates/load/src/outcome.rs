@@ -17,6 +17,8 @@ pub(crate) struct Counts {
     pub(crate) failed: usize,
     /// Participants that were thrown out or lost their connection.
     pub(crate) dropped: usize,
+    /// Sessions taken up again.
+    pub(crate) resumed: usize,
     /// From opening the WebSocket to a connected primary peer connection.
     pub(crate) join_time: Distribution,
     /// Reasons, with how often each occurred.
@@ -29,6 +31,10 @@ impl Outcomes {
             counts.joined += 1;
             counts.join_time.record_us(after.as_micros() as u64);
         });
+    }
+
+    pub(crate) fn resumed(&self) {
+        self.with(|counts| counts.resumed += 1);
     }
 
     pub(crate) fn join_failed(&self, error: String) {

@@ -28,6 +28,7 @@ use crate::packet::ExtensionIds;
 use crate::plan::{Options, ParticipantPlan};
 use crate::publish::TrackSpec;
 use crate::receive::{ExpectedTrack, ReceiveOptions};
+use crate::roster::{Census, Note, Roster};
 use crate::sdp::{
     Description, Kind, LocalTransport, OPUS_PT, OfferedTrack, RIDS, Section, VP8_PT, VP8_RTX_PT,
     answer, offer,
@@ -54,6 +55,11 @@ pub(crate) struct Shared {
     pub(crate) outcomes: Outcomes,
     /// Becomes true when everybody shall leave.
     pub(crate) stop: watch::Receiver<bool>,
+    /// Becomes true when the share of the plan shall lose its signalling.
+    pub(crate) storm: watch::Receiver<bool>,
+    /// Becomes true when everybody shall note whom it sees.
+    pub(crate) count: watch::Receiver<bool>,
+    pub(crate) census: Census,
     /// Who speaks, as index of the publisher in its room; `None`: everybody.
     pub(crate) speaker: watch::Receiver<Option<usize>>,
 }
@@ -82,12 +88,25 @@ struct Side {
     early_candidates: Vec<SocketAddr>,
 }
 
+/// Why a conversation on one socket ended.
+enum End {
+    /// Everybody leaves.
+    Stopped,
+    /// A storm took the socket.
+    SignalLost,
+}
+
 struct Participant {
     shared: Arc<Shared>,
     index: usize,
     plan: ParticipantPlan,
     started: Instant,
     joined: bool,
+    /// Ours.
+    sid: String,
+    roster: Roster,
+    /// Whether it may still lose its signalling in a storm.
+    may_drop: bool,
     /// The connection that counts as being connected.
     subscriber_primary: bool,
     publisher: Side,
@@ -108,6 +127,9 @@ impl Participant {
     fn new(shared: Arc<Shared>, index: usize, plan: ParticipantPlan) -> Self {
         let (events_in, events) = mpsc::channel(8);
         Self {
+            may_drop: index % 100 < shared.options.storm_percent,
+            sid: String::new(),
+            roster: Roster::default(),
             shared,
             index,
             plan,
@@ -143,23 +165,37 @@ impl Participant {
         let (room, identity) = (&self.plan.room, &self.plan.identity);
         let token = crate::token::mint(&options.api_key, &options.api_secret, room, identity)?;
         let auto_subscribe = self.plan.auto_subscribe();
-        let mut signal = Signal::connect(&options.url, &token, auto_subscribe).await?;
-        let result = self.converse(&mut signal).await;
+        let mut signal = Signal::connect(&options.url, &token, auto_subscribe, None).await?;
+        let mut result = self.converse(&mut signal).await;
+        if matches!(result, Ok(End::SignalLost)) {
+            // Dropped without a close: as the network does it.
+            drop(signal);
+            let options = &self.shared.options;
+            let sid = Some(self.sid.as_str());
+            signal = Signal::connect(&options.url, &token, auto_subscribe, sid).await?;
+            result = self.converse(&mut signal).await;
+        }
         let _ = signal.send(Request::Leave(LeaveRequest::default())).await;
         signal.close().await;
-        result
+        result.map(|_| ())
     }
 
-    async fn converse(&mut self, signal: &mut Signal) -> anyhow::Result<()> {
+    async fn converse(&mut self, signal: &mut Signal) -> anyhow::Result<End> {
         let deadline = tokio::time::Instant::now() + JOIN_TIMEOUT;
         let mut ping = tokio::time::interval(PING_INTERVAL);
         let data_period = self.plan.data.map_or(3600.0, |data| 1.0 / data.rate.max(0.001));
         let mut data = tokio::time::interval(Duration::from_secs_f64(data_period));
         data.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let (mut stop, mut speaker) = (self.shared.stop.clone(), self.shared.speaker.clone());
+        let (mut storm, mut count) = (self.shared.storm.clone(), self.shared.count.clone());
         loop {
             tokio::select! {
-                () = until(&mut stop) => return Ok(()),
+                () = until(&mut stop) => return Ok(End::Stopped),
+                () = until(&mut storm), if self.may_drop && self.joined => {
+                    self.may_drop = false;
+                    return Ok(End::SignalLost);
+                }
+                Ok(()) = count.changed() => self.note(),
                 response = signal.next() => match response? {
                     Some(response) => self.on_response(signal, response).await?,
                     None => bail!("the server closed signalling"),
@@ -178,6 +214,13 @@ impl Participant {
                 }
             }
         }
+    }
+
+    /// Says whom it sees.
+    fn note(&self) {
+        let (identity, sid) = (self.plan.identity.clone(), self.sid.clone());
+        let note = Note { identity, sid, roster: self.roster.clone() };
+        self.shared.census.note(&self.plan.room, note);
     }
 
     fn tell_who_speaks(&self) {
@@ -200,7 +243,14 @@ impl Participant {
                 }
                 Ok(())
             }
-            Response::Update(update) => self.watch(signal, &update.participants).await,
+            Response::Update(update) => {
+                self.roster.update(&update.participants);
+                self.watch(signal, &update.participants).await
+            }
+            Response::Reconnect(_) => {
+                self.shared.outcomes.resumed();
+                Ok(())
+            }
             Response::SubscribedQualityUpdate(update) => {
                 self.on_qualities(&update);
                 Ok(())
@@ -220,6 +270,8 @@ impl Participant {
 
     async fn on_join(&mut self, signal: &mut Signal, join: &JoinResponse) -> anyhow::Result<()> {
         self.subscriber_primary = join.subscriber_primary;
+        self.sid = join.participant.as_ref().map(|own| own.sid.clone()).unwrap_or_default();
+        self.roster.replace(&join.other_participants);
         for request in self.track_requests() {
             signal.send(Request::AddTrack(request)).await?;
         }

@@ -93,6 +93,9 @@ pub struct Options {
     pub duration: Duration,
     /// Time between the last join and the beginning of measuring.
     pub settle: Duration,
+    /// So many of a hundred participants lose their signalling at once when everybody has joined,
+    /// and resume.
+    pub storm_percent: usize,
     /// Joins per second.
     pub ramp: f64,
     /// One of this many packets is authenticated and its latency measured.
@@ -128,6 +131,7 @@ impl Options {
             data: None,
             duration: Duration::from_secs(10),
             settle: Duration::from_secs(2),
+            storm_percent: 0,
             ramp: 50.0,
             sample_every: 64,
             threads: 1,

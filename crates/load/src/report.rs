@@ -79,6 +79,10 @@ pub struct Joins {
     pub failed: usize,
     /// Participants that were lost after they had joined.
     pub dropped: usize,
+    /// Sessions that were taken up again after a storm.
+    pub resumed: usize,
+    /// Participants who saw others than were there at the end.
+    pub inconsistent: usize,
     /// From opening the WebSocket to the connected primary peer connection.
     pub time: TimeSummary,
     /// Reasons of failures, with how often each occurred.
@@ -153,6 +157,8 @@ impl Report {
                 joined: counts.joined,
                 failed: counts.failed,
                 dropped: counts.dropped,
+                resumed: 0,
+                inconsistent: 0,
                 time: counts.join_time.summary(),
                 errors: counts.errors.clone().into_iter().collect(),
             },
@@ -187,6 +193,12 @@ impl Report {
         if lost_participants > thresholds.max_failures {
             violations.push(format!("{lost_participants} participants failed or were dropped"));
         }
+        if self.joins.inconsistent > 0 {
+            violations.push(format!(
+                "{} participants saw others than were there",
+                self.joins.inconsistent
+            ));
+        }
         if let Some(max) = thresholds.max_loss_percent
             && self.loss_percent > max
         {
@@ -217,6 +229,10 @@ impl Report {
             "participants",
             format!("{} joined, {} failed, {} dropped", joins.joined, joins.failed, joins.dropped),
         );
+        if self.options.storm_percent > 0 {
+            let (resumed, wrong) = (joins.resumed, joins.inconsistent);
+            row("storm", format!("{resumed} resumed, {wrong} saw others than were there"));
+        }
         row("join time", times(&joins.time));
         row("tracks", format!("{} of {} with media", received.tracks_with_media, received.tracks));
         row("time to first packet", times(&self.first_packet));

@@ -13,6 +13,7 @@ use crate::cpu::own_cpu_time;
 use crate::participant::{self, Shared};
 use crate::plan::Options;
 use crate::report::{Report, Second};
+use crate::roster::Census;
 use crate::stamp::Clock;
 use crate::worker::{Command, Snapshot, Worker};
 
@@ -63,6 +64,8 @@ pub fn run(options: &Options, observer: &mut dyn Observer) -> anyhow::Result<Rep
 
 async fn run_async(options: &Options, observer: &mut dyn Observer) -> anyhow::Result<Report> {
     let (stop, stopped) = watch::channel(false);
+    let (storm, storms) = watch::channel(false);
+    let (census, counted) = watch::channel(false);
     let (speaker, speakers) = watch::channel(options.simulate_speakers.then_some(0));
     let clock = Clock::new();
     let workers: anyhow::Result<Vec<Worker>> = (0..options.threads.max(1))
@@ -75,6 +78,9 @@ async fn run_async(options: &Options, observer: &mut dyn Observer) -> anyhow::Re
         local_ip: local_ip(options)?,
         outcomes: crate::outcome::Outcomes::default(),
         stop: stopped,
+        storm: storms,
+        count: counted,
+        census: Census::default(),
         speaker: speakers,
     });
     let mut run = Run { shared, observer, start: Instant::now(), timeline: Vec::new() };
@@ -82,6 +88,9 @@ async fn run_async(options: &Options, observer: &mut dyn Observer) -> anyhow::Re
     let mut participants = JoinSet::new();
     run.join_all(&mut participants).await;
     run.observer.at(Moment::Joined);
+    if options.storm_percent > 0 {
+        let _ = storm.send(true);
+    }
     run.pass(options.settle, None).await;
 
     run.shared.workers.iter().for_each(|worker| worker.send(Command::Restart));
@@ -95,11 +104,17 @@ async fn run_async(options: &Options, observer: &mut dyn Observer) -> anyhow::Re
     let cpu = own_cpu_time().saturating_sub(cpu);
     let after = run.snapshot().await;
     let counts = run.shared.outcomes.counts();
+    let _ = census.send(true);
+    let inconsistent = run.take_census().await;
 
     let _ = stop.send(true);
     let leave = async { while participants.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LEAVE_TIMEOUT, leave).await;
-    Ok(Report::new(options, &after, before.send_drops, &counts, measured, cpu, run.timeline))
+    let mut report =
+        Report::new(options, &after, before.send_drops, &counts, measured, cpu, run.timeline);
+    report.joins.resumed = counts.resumed;
+    report.joins.inconsistent = inconsistent;
+    Ok(report)
 }
 
 struct Run<'a> {
@@ -134,6 +149,17 @@ impl Run<'_> {
             tokio::time::sleep(Duration::from_millis(20)).await;
             self.tick(&mut next_second).await;
         }
+    }
+
+    /// Waits until everybody who is there has noted whom it sees; how many see wrong.
+    async fn take_census(&self) -> usize {
+        let counts = self.shared.outcomes.counts();
+        let present = counts.joined.saturating_sub(counts.dropped);
+        let deadline = Instant::now() + LEAVE_TIMEOUT;
+        while self.shared.census.len() < present && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.shared.census.inconsistent() + present.saturating_sub(self.shared.census.len())
     }
 
     /// Lets time pass.

@@ -25,7 +25,7 @@ pub(crate) struct Signal {
 }
 
 impl Signal {
-    /// Opens the socket.
+    /// Opens the socket, for a new session or to take up that of a participant.
     ///
     /// # Errors
     /// The server refused, in its words, or could not be reached in time.
@@ -33,6 +33,7 @@ impl Signal {
         url: &Url,
         token: &str,
         auto_subscribe: bool,
+        resumed_sid: Option<&str>,
     ) -> anyhow::Result<Self> {
         let mut url = url.clone();
         {
@@ -46,6 +47,9 @@ impl Signal {
             .append_pair("sdk", "rust")
             .append_pair("version", env!("CARGO_PKG_VERSION"))
             .append_pair("auto_subscribe", if auto_subscribe { "1" } else { "0" });
+        if let Some(sid) = resumed_sid {
+            url.query_pairs_mut().append_pair("reconnect", "1").append_pair("sid", sid);
+        }
         match tokio::time::timeout(CONNECT_TIMEOUT, connect_async(url.as_str())).await {
             Ok(Ok((socket, _))) => Ok(Self { socket }),
             Ok(Err(Error::Http(response))) => {

@@ -40,6 +40,23 @@ fn every_subscriber_gets_every_track_without_loss() {
 }
 
 #[test]
+fn after_a_storm_of_drops_and_resumes_everyone_sees_everyone() {
+    let server = Server::start(BINARY, &["--workers", "2"]);
+    let json = tempfile::NamedTempFile::new().expect("a temporary file");
+    let path = json.path().to_str().expect("a path in UTF-8");
+    let output = load_test(
+        &server,
+        &["--publishers", "2", "--subscribers", "38", "--audio", "--storm", "30", "--json", path],
+    );
+    assert!(output.status.success(), "{}\n{}", text_of(&output), server.log());
+    let text = std::fs::read(path).expect("the report was written");
+    let report: serde_json::Value = serde_json::from_slice(&text).expect("the report is JSON");
+    let joins = &report["joins"];
+    assert_eq!((&joins["joined"], &joins["inconsistent"]), (&40.into(), &0.into()), "{joins}");
+    assert_eq!(joins["resumed"], 30);
+}
+
+#[test]
 fn missed_threshold_fails_the_command() {
     let server = Server::start(BINARY, &[]);
     let output = load_test(&server, &["--max-latency-p99", "0.000001"]);

@@ -92,6 +92,9 @@ class Peer {
   received = new Map();
   data = [];
   timers = [];
+  events = [];
+  speakers = [];
+  said = 0;
 
   async join({ url, token, v1 = true, subscribe = true }) {
     const started = performance.now();
@@ -102,6 +105,17 @@ class Peer {
       this.received.set(publication.trackSid, received);
       if (track.kind === 'video') received.watchVideo(track);
       else received.watchAudio(track);
+    });
+    this.room.on(RoomEvent.TrackUnsubscribed, (_track, publication) => {
+      this.received.delete(publication.trackSid);
+    });
+    const note = (name) => (reason) => this.events.push([name, reason ?? null]);
+    this.room.on(RoomEvent.SignalReconnecting, note('resuming'));
+    this.room.on(RoomEvent.Reconnecting, note('reconnecting'));
+    this.room.on(RoomEvent.Reconnected, note('reconnected'));
+    this.room.on(RoomEvent.Disconnected, note('disconnected'));
+    this.room.on(RoomEvent.ActiveSpeakersChanged, (speakers) => {
+      this.speakers.push(speakers.map((speaker) => speaker.identity));
     });
     this.room.on(RoomEvent.DataReceived, (payload, participant, kind, topic) => {
       const text = new TextDecoder().decode(payload);
@@ -164,6 +178,44 @@ class Peer {
     });
   }
 
+  // Sends numbered reliable messages until `hush`, which says how many were accepted.
+  async chatter({ every_ms = 50 }) {
+    this.talking = true;
+    const talk = async () => {
+      while (this.talking) {
+        const text = `n${this.said}`;
+        try {
+          await this.send({ text, topic: 'chatter' });
+          this.said += 1;
+        } catch (error) {
+          console.log(`${text} was not accepted: ${error}`);
+        }
+        await new Promise((resolve) => setTimeout(resolve, every_ms));
+      }
+    };
+    this.talk = talk();
+    return {};
+  }
+
+  async hush() {
+    this.talking = false;
+    await this.talk;
+    return { said: this.said };
+  }
+
+  async simulate({ scenario, argument }) {
+    await this.room.simulateScenario(scenario, argument);
+    return {};
+  }
+
+  // What was decoded so far counts no more.
+  async forget() {
+    for (const received of this.received.values()) {
+      Object.assign(received, { frames: 0, samples: [] });
+    }
+    return {};
+  }
+
   async quality({ quality }) {
     const value = VideoQuality[quality.toUpperCase()];
     for (const participant of this.room.remoteParticipants.values()) {
@@ -179,6 +231,9 @@ class Peer {
       data: this.data,
       participants: [...this.room.remoteParticipants.keys()].sort(),
       connected: this.room.state === 'connected',
+      sid: this.room.localParticipant.sid,
+      events: this.events,
+      speakers: this.speakers,
     };
   }
 
