@@ -99,6 +99,9 @@ pub enum Command {
     Unsubscribe { subscription: SubscriptionId },
     /// Sends one message on the named channel of each peer, all of one worker.
     SendData { peers: Arc<[PeerId]>, channel: ChannelLabel, binary: bool, payload: Bytes },
+    /// Lets the estimate of a receiver's bandwidth not rise above this; `None` ends it. For tests of
+    /// clients (`SimulateScenario.subscriber_bandwidth`).
+    LimitBandwidth { peer: PeerId, max_bps: Option<u64> },
     /// Asks for statistics of a peer; answered with [`Event::PeerStats`].
     PeerStats { peer: PeerId },
     /// Ends the worker thread after closing all of its peers.
@@ -115,6 +118,7 @@ impl Command {
             | Self::RestartIce { peer, .. }
             | Self::ClosePeer { peer }
             | Self::SetReceive { peer, .. }
+            | Self::LimitBandwidth { peer, .. }
             | Self::PeerStats { peer } => Some(peer.worker()),
             Self::SetTrackMuted { track, .. } | Self::Unpublish { track } => Some(track.worker()),
             Self::Subscribe(subscribe) => Some(subscribe.subscription.worker()),

@@ -114,12 +114,30 @@ pub struct EngineConfig {
     /// A room's participants stay on one worker while it has at most so many peers more than the
     /// emptiest: packets between workers cost more. 0 spreads every room.
     pub room_affinity: usize,
+    /// How old messages of unreliable data channels may grow before they are sent.
+    pub data_latency: DataLatency,
     /// Commands that may wait per worker.
     pub command_capacity: usize,
     /// Events that may wait for the control plane, all workers together.
     pub event_capacity: usize,
     /// Messages that may wait per ordered pair of workers.
     pub link_capacity: usize,
+}
+
+/// Ages at which waiting messages of LiveKit's unreliable channels are given up; `None` = never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataLatency {
+    /// `_lossy`.
+    pub lossy: Option<Duration>,
+    /// `_data_track`.
+    pub data_track: Option<Duration>,
+}
+
+impl Default for DataLatency {
+    /// LiveKit's defaults.
+    fn default() -> Self {
+        Self { lossy: None, data_track: Some(Duration::from_millis(100)) }
+    }
 }
 
 impl Default for EngineConfig {
@@ -134,6 +152,7 @@ impl Default for EngineConfig {
             recv_buffer_bytes: SOCKET_BUFFER_BYTES,
             send_buffer_bytes: SOCKET_BUFFER_BYTES,
             egress_hold: DEFAULT_EGRESS_HOLD,
+            data_latency: DataLatency::default(),
             congestion: Some(CongestionConfig::default()),
             media: MediaConfig::default(),
             room_affinity: DEFAULT_ROOM_AFFINITY,

@@ -27,8 +27,8 @@ mod worker;
 
 pub use api::*;
 pub use config::{
-    CongestionConfig, DEFAULT_EGRESS_HOLD, DEFAULT_ROOM_AFFINITY, EngineConfig, MAX_WORKERS,
-    MediaConfig, SOCKET_BUFFER_BYTES, UdpPorts,
+    CongestionConfig, DEFAULT_EGRESS_HOLD, DEFAULT_ROOM_AFFINITY, DataLatency, EngineConfig,
+    MAX_WORKERS, MediaConfig, SOCKET_BUFFER_BYTES, UdpPorts,
 };
 pub use engine::{Engine, SendError, StartError};
 pub use stats::{

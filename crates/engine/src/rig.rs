@@ -25,7 +25,7 @@ use crate::api::{
     TrackId, WorkerId,
 };
 use crate::clock::Clock;
-use crate::config::{CongestionConfig, MediaConfig};
+use crate::config::{CongestionConfig, DataLatency, MediaConfig};
 use crate::core::{Core, CoreParams};
 use crate::events::EventSink;
 use crate::io::Outbound;
@@ -131,6 +131,7 @@ impl Rig {
             identity: Arc::clone(&identity),
             clock: Clock::new(now),
             egress_hold: config.egress_hold,
+            data_latency: DataLatency::default(),
             congestion: Some(CongestionConfig::default()),
             media: MediaConfig::default(),
             links: Links::new(vec![None]),

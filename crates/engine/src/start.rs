@@ -80,6 +80,7 @@ pub(crate) fn start(config: &EngineConfig) -> Result<(Shared, mpsc::Receiver<Eve
             identity: Arc::clone(&identity),
             clock,
             egress_hold: config.egress_hold,
+            data_latency: config.data_latency,
             congestion: config.congestion,
             media: config.media,
             links: Links::new(senders),

@@ -212,6 +212,8 @@ pub enum DropCause {
     EventEssential,
     /// A data message could not be sent: channel not open or its buffer full.
     DataSend,
+    /// A data message waited for its receiver for too long.
+    DataExpired,
     /// A command named something that does not exist (any more).
     StaleCommand,
     /// A table of bounded size was full.
@@ -243,6 +245,7 @@ impl DropCause {
         Self::EventData,
         Self::EventEssential,
         Self::DataSend,
+        Self::DataExpired,
         Self::StaleCommand,
         Self::TableFull,
     ];
@@ -269,6 +272,7 @@ impl DropCause {
             Self::EventData => "event_data",
             Self::EventEssential => "event_essential",
             Self::DataSend => "data_send",
+            Self::DataExpired => "data_expired",
             Self::StaleCommand => "stale_command",
             Self::TableFull => "table_full",
         }

@@ -13,7 +13,8 @@ use sluice_control::{
 };
 use sluice_engine::api::Event;
 use sluice_engine::{
-    CongestionConfig, Engine, EngineConfig, MAX_WORKERS, PlayoutDelayRange, UdpPorts as EnginePorts,
+    CongestionConfig, DataLatency, Engine, EngineConfig, MAX_WORKERS, PlayoutDelayRange,
+    UdpPorts as EnginePorts,
 };
 use sluice_proto as proto;
 use sluice_signal::token::ApiKeys;
@@ -195,6 +196,10 @@ fn start_engine(config: &Config) -> anyhow::Result<(Engine, mpsc::Receiver<Event
         tcp_port: config.rtc.tcp_port,
         advertised,
         egress_hold: config.rtc.egress_hold,
+        data_latency: DataLatency {
+            lossy: config.rtc.lossy_latency,
+            data_track: config.rtc.data_track_latency,
+        },
         congestion: config.rtc.congestion_control.map(|control| CongestionConfig {
             allow_pause: control.allow_pause,
             min_channel_bps: control.min_channel_capacity,

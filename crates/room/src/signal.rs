@@ -257,8 +257,11 @@ impl Room {
             Scenario::SwitchCandidateProtocol(protocol) => {
                 self.switch_candidate_protocol(now, key, protocol);
             }
-            Scenario::SubscriberBandwidth(_) => {
-                tracing::debug!(?scenario, "simulated scenario without effect");
+            Scenario::SubscriberBandwidth(bps) => {
+                let Some(participant) = self.participants.get(&key) else { return };
+                let (peer, max_bps) = (participant.data_peer(), u64::try_from(bps).ok());
+                let max_bps = max_bps.filter(|bps| *bps > 0);
+                self.out.engine(Command::LimitBandwidth { peer, max_bps });
             }
         }
     }

@@ -183,6 +183,24 @@ fn full_send_buffer_refuses_and_recovers() {
 }
 
 #[test]
+fn old_messages_of_a_channel_with_a_bound_on_age_are_given_up_and_counted() {
+    let (mut world, _) = client_opened(Setting::default());
+    world.run_for(SECOND);
+    let channel = world.server_channel("_lossy").unwrap();
+    world.server.set_max_latency(channel, Some(Duration::from_millis(100)));
+    world.loss = 1.0;
+    for _ in 0..100 {
+        world.server.send(world.now, channel, true, vec![1; 10_000].into()).unwrap();
+    }
+    assert_eq!(world.server.buffered_amount(channel), 1_000_000);
+    world.run_for(5 * SECOND);
+    assert!(world.server.buffered_amount(channel) <= 50_000);
+    let expired = world.server.take_expired_messages();
+    assert!((95..=100).contains(&expired), "{expired}");
+    assert_eq!(world.server.take_expired_messages(), 0);
+}
+
+#[test]
 fn message_over_the_remote_limit_is_refused() {
     let (mut world, _) = client_opened(Setting::default());
     let channel = world.server_channel("_reliable").unwrap();

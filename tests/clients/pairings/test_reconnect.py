@@ -71,21 +71,23 @@ def assert_messages(stayer, mover, complete):
 
 @signalling
 @pytest.mark.parametrize(
-    "scenario",
+    "scenario, complete",
     [
-        "signal-reconnect",
-        "disconnect-signal-on-resume",
-        "disconnect-signal-on-resume-no-messages",
+        ("signal-reconnect", True),
+        # Between two attempts the client sends new messages past those that it keeps for later,
+        # which are then too old for anyone.
+        ("disconnect-signal-on-resume", False),
+        ("disconnect-signal-on-resume-no-messages", False),
     ],
 )
-def test_a_resume_keeps_the_session(call, scenario, v1):
+def test_a_resume_keeps_the_session(call, scenario, complete, v1):
     _, stayer, mover = call_of_two(call, v1)
     before = mover.call("report")["sid"]
     mover.call("simulate", scenario=scenario)
     report = wait_for_event(mover, "reconnected")
     assert report["sid"] == before, report["events"]
     assert_media_again(stayer, mover)
-    assert_messages(stayer, mover, complete=True)
+    assert_messages(stayer, mover, complete=complete)
 
 
 @signalling
@@ -143,8 +145,12 @@ def test_a_server_that_lets_a_client_go_is_not_tried_again(call, v1):
 @signalling
 def test_a_narrow_subscriber_still_decodes(call, v1):
     _, stayer, mover = call_of_two(call, v1)
-    mover.call("simulate", scenario="subscriber-bandwidth", argument=150_000)
+    width = lambda: judge.track_of(mover.call("report"), "stayer", "video")["width"]
+    judge.wait_for(lambda: width() == PICTURE["width"], 30, lambda: f"full size: {width()}")
+    mover.call("simulate", scenario="subscriber-bandwidth", argument=120_000)
+    judge.wait_for(lambda: width() < PICTURE["width"], 20, lambda: f"small size: {width()}")
     assert_media_again(stayer, mover)
     mover.call("simulate", scenario="subscriber-bandwidth", argument=0)
+    judge.wait_for(lambda: width() == PICTURE["width"], 60, lambda: f"full size: {width()}")
     assert_media_again(stayer, mover)
     assert_messages(stayer, mover, complete=True)

@@ -14,6 +14,7 @@ impl Core {
             Command::SetRemote { peer, .. }
             | Command::RestartIce { peer, .. }
             | Command::SetReceive { peer, .. }
+            | Command::LimitBandwidth { peer, .. }
             | Command::PeerStats { peer } => match self.known_peer(*peer) {
                 Some(key) => key,
                 None => return self.stats.drop_one(DropCause::StaleCommand),
@@ -47,6 +48,7 @@ impl Core {
             Command::SendData { peers, channel, binary, payload } => {
                 self.send_data(now, &peers, &channel, binary, &payload);
             }
+            Command::LimitBandwidth { max_bps, .. } => self.limit_bandwidth(now, peer, max_bps),
             Command::PeerStats { .. } => self.report_peer_stats(peer),
             Command::Shutdown => self.close_all(now),
         }

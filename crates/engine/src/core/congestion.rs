@@ -47,6 +47,8 @@ pub(crate) struct Congestion {
     allocator: Allocator<DownKey>,
     pacer: Pacer<Held>,
     config: CongestionConfig,
+    /// The estimate counts as no more than this.
+    cap_bps: Option<u64>,
     since: Instant,
     first_sent: Option<Instant>,
     last_sent: Option<Instant>,
@@ -108,6 +110,7 @@ impl Congestion {
             allocator: Allocator::new(AllocatorConfig::default()),
             pacer: Pacer::new(now, config.start_bps),
             config,
+            cap_bps: None,
             since: now,
             first_sent: None,
             last_sent: None,
@@ -224,12 +227,13 @@ impl Congestion {
     /// The estimate and what of it is usable; `None` for a path that nothing is known of and
     /// nothing will be.
     fn estimate(&self, now: Instant) -> Option<(u64, u64)> {
+        let cap = self.cap_bps.unwrap_or(u64::MAX);
         if self.is_unknown(now) {
-            return None;
+            return self.cap_bps.map(|cap| (cap, cap));
         }
         let floor = self.config.min_channel_bps;
         let (estimate, usable) = (self.estimator.estimate_bps(), self.estimator.usable_bps());
-        Some((estimate.max(floor), usable.max(floor)))
+        Some((estimate.max(floor).min(cap), usable.max(floor).min(cap)))
     }
 
     /// Whether the receiver's feedback is overdue since the first packet.
@@ -345,6 +349,14 @@ impl Core {
         let Some(congestion) = congestion else { return };
         congestion.heard = true;
         congestion.estimator.on_remb(now, bitrate_bps);
+        self.settle_congestion(now, peer);
+    }
+
+    /// Pretends that a receiver's path is no wider than this.
+    pub(super) fn limit_bandwidth(&mut self, now: Instant, peer: PeerKey, max_bps: Option<u64>) {
+        let congestion = self.peers.get_mut(peer).and_then(|state| state.congestion.as_mut());
+        let Some(congestion) = congestion else { return };
+        congestion.cap_bps = max_bps;
         self.settle_congestion(now, peer);
     }
 

@@ -28,6 +28,12 @@ impl Core {
             return self.stats.drop_one(DropCause::TableFull);
         }
         let channel = channel_label(label, reliable);
+        let max_latency = match channel {
+            ChannelLabel::Lossy => self.data_latency.lossy,
+            ChannelLabel::DataTrack => self.data_latency.data_track,
+            ChannelLabel::Reliable | ChannelLabel::Other { .. } => None,
+        };
+        state.transport.set_max_latency(id, max_latency);
         state.channels.push((id, channel.clone()));
         let (room, peer) = (state.room, state.id);
         self.emit(room, EventKind::ChannelOpen { peer, channel });

@@ -64,6 +64,7 @@ impl Core {
             while let Some(route) = state.transport.poll_transmit(&mut datagram) {
                 out.send(route, &datagram);
             }
+            self.stats.drop_many(DropCause::DataExpired, state.transport.take_expired_messages());
         }
         if self.peers.get(peer).is_some_and(|state| state.closing) {
             self.datagram = datagram;

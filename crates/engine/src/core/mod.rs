@@ -46,7 +46,7 @@ use sluice_transport::{DtlsIdentity, Route};
 
 use crate::api::{Event, EventKind, PeerId, RoomKey, SubscriptionId, TrackId, WorkerId};
 use crate::clock::Clock;
-use crate::config::{CongestionConfig, MediaConfig};
+use crate::config::{CongestionConfig, DataLatency, MediaConfig};
 use crate::core::congestion::Filler;
 use crate::core::demux::ForeignRoutes;
 use crate::core::fill::Silences;
@@ -73,6 +73,7 @@ pub(crate) struct CoreParams {
     pub(crate) identity: Arc<DtlsIdentity>,
     pub(crate) clock: Clock,
     pub(crate) egress_hold: Duration,
+    pub(crate) data_latency: DataLatency,
     pub(crate) congestion: Option<CongestionConfig>,
     pub(crate) media: MediaConfig,
     pub(crate) links: Links,
@@ -88,6 +89,7 @@ pub(crate) struct Core {
     clock: Clock,
     congestion: Option<CongestionConfig>,
     media: MediaConfig,
+    data_latency: DataLatency,
     links: Links,
     events: EventSink,
     load: Arc<AtomicUsize>,
@@ -150,6 +152,7 @@ impl Core {
             clock: params.clock,
             congestion: params.congestion,
             media: params.media,
+            data_latency: params.data_latency,
             links: params.links,
             events: params.events,
             load: params.load,

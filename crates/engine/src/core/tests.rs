@@ -44,6 +44,7 @@ impl World {
             identity: Arc::clone(identity),
             clock: Clock::new(now),
             egress_hold: Duration::ZERO,
+            data_latency: DataLatency::default(),
             congestion: Some(CongestionConfig::default()),
             media: MediaConfig::default(),
             links: Links::new(vec![None]),

@@ -101,6 +101,10 @@ pub(crate) struct RtcConfig {
     pub(crate) enable_loopback_candidate: bool,
     /// Advertise TCP candidates only.
     pub(crate) force_tcp: bool,
+    /// Age at which waiting lossy messages are given up; `None` = never.
+    pub(crate) lossy_latency: Option<Duration>,
+    /// The same for frames of data tracks.
+    pub(crate) data_track_latency: Option<Duration>,
     /// Move clients whose connections fail to TCP, then to relays.
     pub(crate) allow_tcp_fallback: bool,
     /// A published track without media makes its publisher start anew.
@@ -342,6 +346,8 @@ fn rtc(doc: &Document, dev: bool) -> Result<RtcConfig, ConfigError> {
             && !doc.bool("rtc.external_ip_only"),
         enable_loopback_candidate: doc.bool("rtc.enable_loopback_candidate"),
         force_tcp,
+        lossy_latency: latency(doc, "rtc.datachannel_lossy_target_latency"),
+        data_track_latency: latency(doc, "rtc.datachannel_data_track_target_latency"),
         allow_tcp_fallback: doc.bool("rtc.allow_tcp_fallback"),
         reconnect_on_publication_error: doc.bool("rtc.reconnect_on_publication_error"),
         reconnect_on_subscription_error: doc.bool("rtc.reconnect_on_subscription_error"),
@@ -381,6 +387,11 @@ fn address_filter(doc: &Document) -> Result<AddressFilter, ConfigError> {
         include_ips: networks("rtc.ips.includes")?,
         exclude_ips: networks("rtc.ips.excludes")?,
     })
+}
+
+/// Zero is no bound.
+fn latency(doc: &Document, path: &str) -> Option<Duration> {
+    parse_duration(&doc.text(path)).filter(|latency| !latency.is_zero())
 }
 
 fn udp_ports(doc: &Document, dev: bool) -> Result<Option<UdpPorts>, ConfigError> {

@@ -265,6 +265,21 @@ fn simulated_breaks_on_resume_happen_once() {
 }
 
 #[test]
+fn a_simulated_bandwidth_is_passed_to_the_workers_and_zero_ends_it() {
+    let mut world = World::new();
+    let alice = world.join_active("alice");
+    world.take_commands();
+    for (bps, expected) in [(150_000, Some(150_000)), (0, None)] {
+        world.signal(&alice, simulate(Scenario::SubscriberBandwidth(bps)));
+        let commands = world.take_commands();
+        let [Command::LimitBandwidth { peer, max_bps }] = commands.as_slice() else {
+            panic!("one command, got {commands:?}");
+        };
+        assert_eq!((*peer, *max_bps), (world.subscriber_peer(&alice), expected));
+    }
+}
+
+#[test]
 fn simulated_departures_lead_clients_where_they_shall_go() {
     for (scenario, action, reason) in [
         (Scenario::ServerLeave(true), Action::Disconnect, DisconnectReason::ServerShutdown),

@@ -259,7 +259,7 @@ impl Peer {
         data: Bytes,
     ) -> Result<(), SendError> {
         self.now = now;
-        self.channels.as_mut().ok_or(SendError::NotOpen)?.send(channel, binary, data)
+        self.channels.as_mut().ok_or(SendError::NotOpen)?.send(now, channel, binary, data)
     }
 
     /// Bytes accepted by [`Peer::send`] on this channel and not yet acknowledged or abandoned.
@@ -271,9 +271,21 @@ impl Peer {
     pub fn open_channel(&mut self, now: Instant, spec: ChannelSpec) {
         self.now = now;
         match &mut self.channels {
-            Some(channels) => channels.open(spec),
+            Some(channels) => channels.open(now, spec),
             None => self.open_channels.push(spec),
         }
+    }
+
+    /// Gives up messages of a channel that have waited longer than this; `None` keeps them all.
+    pub fn set_max_latency(&mut self, channel: ChannelId, max: Option<Duration>) {
+        if let Some(channels) = &mut self.channels {
+            channels.set_max_latency(channel, max);
+        }
+    }
+
+    /// Messages that were given up for their age since the last call.
+    pub fn take_expired_messages(&mut self) -> u64 {
+        self.channels.as_mut().map_or(0, Channels::take_expired)
     }
 
     /// Closes a data channel; [`PeerEvent::ChannelClosed`] follows when the remote has done so too.

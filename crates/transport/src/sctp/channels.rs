@@ -15,6 +15,8 @@ const MAX_BUFFERED: usize = 16 * 1024 * 1024;
 /// Bytes per channel inside the association, whose cost per packet grows with its queue. 128 KB
 /// carry 20 Mbit/s at 50 ms RTT.
 const ASSOCIATION_BUFFER: usize = 128 * 1024;
+/// The same where messages must not grow old: what lies in the association cannot be taken back.
+const FRESH_ASSOCIATION_BUFFER: usize = 32 * 1024;
 /// Channels of one peer; clients open two or three.
 const MAX_CHANNELS: usize = 256;
 /// How long a DTLS server waits for the client's INIT before it sends one itself. Every client
@@ -46,11 +48,19 @@ enum State {
 struct Channel {
     state: State,
     spec: ChannelSpec,
-    queue: VecDeque<(Ppid, Bytes)>,
+    queue: VecDeque<Queued>,
     /// Bytes in `queue`.
     queued: usize,
     /// Bytes inside the association, as of the last call.
     in_association: usize,
+    /// A message that has waited longer is given up.
+    max_latency: Option<Duration>,
+}
+
+struct Queued {
+    at: Instant,
+    ppid: Ppid,
+    data: Bytes,
 }
 
 /// See the module.
@@ -66,6 +76,8 @@ pub(crate) struct Channels {
     max_message_size: usize,
     /// Bytes in all queues.
     queued: usize,
+    /// Messages that grew too old, since they were asked for last.
+    expired: u64,
     events: VecDeque<ChannelEvent>,
 }
 
@@ -88,6 +100,7 @@ impl Channels {
             initiate_at: Some(now + patience),
             max_message_size,
             queued: 0,
+            expired: 0,
             events: VecDeque::new(),
         }
     }
@@ -96,7 +109,7 @@ impl Channels {
         // The peer started; it also repeats its INIT if it must.
         self.initiate_at = None;
         self.association.handle_packet(now, packet);
-        self.drive();
+        self.drive(now);
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
@@ -105,7 +118,7 @@ impl Channels {
             self.association.connect();
         }
         self.association.handle_timeout(now);
-        self.drive();
+        self.drive(now);
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
@@ -121,9 +134,9 @@ impl Channels {
     }
 
     /// Opens one more channel, now or when the association is up.
-    pub(crate) fn open(&mut self, spec: ChannelSpec) {
+    pub(crate) fn open(&mut self, now: Instant, spec: ChannelSpec) {
         self.to_open.push(spec);
-        self.drive();
+        self.drive(now);
     }
 
     /// Closes a channel; `Closed` follows when the peer has done so too.
@@ -139,8 +152,21 @@ impl Channels {
         }
     }
 
+    /// Gives up messages of a channel that have waited longer than this; `None` keeps them all.
+    pub(crate) fn set_max_latency(&mut self, id: ChannelId, max: Option<Duration>) {
+        if let Some(channel) = self.channels.get_mut(&id.0) {
+            channel.max_latency = max;
+        }
+    }
+
+    /// Messages that were given up since the last call.
+    pub(crate) fn take_expired(&mut self) -> u64 {
+        std::mem::take(&mut self.expired)
+    }
+
     pub(crate) fn send(
         &mut self,
+        now: Instant,
         id: ChannelId,
         binary: bool,
         data: Bytes,
@@ -163,8 +189,8 @@ impl Channels {
         }
         self.queued += data.len();
         channel.queued += data.len();
-        channel.queue.push_back((ppid, data));
-        self.flush(id.0);
+        channel.queue.push_back(Queued { at: now, ppid, data });
+        self.flush(now, id.0);
         Ok(())
     }
 
@@ -173,7 +199,7 @@ impl Channels {
     }
 
     /// Moves events up and queued messages down.
-    fn drive(&mut self) {
+    fn drive(&mut self, now: Instant) {
         while let Some(event) = self.association.poll_event() {
             match event {
                 AssociationEvent::Connected => self.connected = true,
@@ -192,7 +218,7 @@ impl Channels {
                 self.start(spec);
             }
         }
-        self.flush_all();
+        self.flush_all(now);
     }
 
     fn start(&mut self, spec: ChannelSpec) {
@@ -227,7 +253,14 @@ impl Channels {
     }
 
     fn insert(&mut self, id: u16, state: State, spec: ChannelSpec) {
-        let channel = Channel { state, spec, queue: VecDeque::new(), queued: 0, in_association: 0 };
+        let channel = Channel {
+            state,
+            spec,
+            queue: VecDeque::new(),
+            queued: 0,
+            in_association: 0,
+            max_latency: None,
+        };
         self.channels.insert(id, channel);
     }
 
@@ -307,7 +340,7 @@ impl Channels {
         self.to_open.clear();
     }
 
-    fn flush_all(&mut self) {
+    fn flush_all(&mut self, now: Instant) {
         let busy = |channel: &Channel| channel.queued + channel.in_association > 0;
         // Usually two or three channels; the list is only built when something waits.
         if !self.channels.values().any(busy) {
@@ -321,19 +354,32 @@ impl Channels {
             .collect();
         streams.sort_unstable();
         for stream in streams {
-            self.flush(stream);
+            self.flush(now, stream);
         }
     }
 
-    fn flush(&mut self, stream: u16) {
+    fn flush(&mut self, now: Instant, stream: u16) {
         let Some(channel) = self.channels.get_mut(&stream) else { return };
         let delivery =
             Delivery { ordered: channel.spec.ordered, reliability: channel.spec.reliability };
         channel.in_association = self.association.buffered(stream);
-        while channel.in_association < ASSOCIATION_BUFFER {
-            let Some((ppid, data)) = channel.queue.pop_front() else { break };
+        let room = match channel.max_latency {
+            Some(_) => FRESH_ASSOCIATION_BUFFER,
+            None => ASSOCIATION_BUFFER,
+        };
+        while let Some(next) = channel.queue.front() {
+            let waited = now.saturating_duration_since(next.at);
+            let expired = channel.max_latency.is_some_and(|max| waited > max);
+            if !expired && channel.in_association >= room {
+                break;
+            }
+            let Some(Queued { ppid, data, .. }) = channel.queue.pop_front() else { break };
             channel.queued -= data.len();
             self.queued -= data.len();
+            if expired {
+                self.expired += 1;
+                continue;
+            }
             // A message that the association refuses belongs to a stream that is closing.
             if self.association.send(stream, ppid, delivery, &data) {
                 channel.in_association += data.len();
