@@ -108,9 +108,9 @@ mod tests {
         let old = info("b", "PA_0", 9, State::Active);
         let gone = info("b", "PA_0", 10, State::Disconnected);
         let right = note("a", "PA_1", &[old.clone(), b.clone(), gone]);
-        assert_eq!(inconsistent(&[right, note("b", "PA_2", &[a.clone()])]), 0);
+        assert_eq!(inconsistent(&[right, note("b", "PA_2", std::slice::from_ref(&a))]), 0);
         let stale = note("a", "PA_1", &[b.clone(), old]);
-        assert_eq!(inconsistent(&[stale, note("b", "PA_2", &[a.clone()])]), 1);
+        assert_eq!(inconsistent(&[stale, note("b", "PA_2", std::slice::from_ref(&a))]), 1);
         let missing = note("a", "PA_1", &[]);
         assert_eq!(inconsistent(&[missing, note("b", "PA_2", &[a, b])]), 1);
     }
