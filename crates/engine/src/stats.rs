@@ -225,7 +225,7 @@ impl DropCause {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::NotClassified,
         Self::UnknownUfrag,
         Self::UnknownSource,
