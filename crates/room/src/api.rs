@@ -107,6 +107,10 @@ impl Room {
         if !request.muted && !self.config.enable_remote_unmute {
             return Err(ApiError::FailedPrecondition("remote unmute not enabled"));
         }
+        if self.participants.get(&key).is_some_and(Participant::is_forwarded) {
+            let text = "a forwarded track can only be muted in its own room";
+            return Err(ApiError::FailedPrecondition(text));
+        }
         if self.own_track_info(key, &request.track_sid).is_none() {
             return Ok(None);
         }

@@ -125,7 +125,7 @@ impl Room {
             let wants =
                 packet.destinations.includes(&participant.identity, participant.sid.as_str())
                     && (!packet.metrics || participant.grants.can_subscribe_metrics);
-            if Some(*key) == from || !wants {
+            if Some(*key) == from || !wants || participant.is_forwarded() {
                 continue;
             }
             if participant.can_receive_data() {

@@ -84,7 +84,7 @@ impl Room {
         Ok(Joined { participant_sid, session })
     }
 
-    fn check_capacity(&self, params: &JoinParams) -> Result<(), JoinError> {
+    pub(crate) fn check_capacity(&self, params: &JoinParams) -> Result<(), JoinError> {
         let is_agent = params.kind == proto::participant_info::Kind::Agent || params.grants.agent;
         let is_recorder =
             params.kind == proto::participant_info::Kind::Egress || params.grants.recorder;
@@ -100,7 +100,11 @@ impl Room {
     }
 
     /// Makes the participant and its connections.
-    fn enter(&mut self, now: Instant, params: JoinParams) -> (ParticipantKey, SessionId) {
+    pub(crate) fn enter(
+        &mut self,
+        now: Instant,
+        params: JoinParams,
+    ) -> (ParticipantKey, SessionId) {
         let client = Client::new(params.client_info);
         let config = self.config.clone();
         let worker = self.host.place(self.key);

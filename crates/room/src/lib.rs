@@ -13,6 +13,7 @@ mod data_tracks;
 mod describe;
 mod dynacast;
 mod error;
+mod forward;
 mod ice_fallback;
 mod ids;
 mod join;
@@ -42,6 +43,7 @@ pub use describe::{
     TrackDescription,
 };
 pub use error::{ApiError, JoinError};
+pub use forward::Forward;
 pub use ids::{ParticipantSid, RoomSid, TrackSid};
 pub use join::server_info;
 pub use low_power::LowPower;

@@ -145,6 +145,7 @@ impl Room {
         self.timers.cancel_participant(key);
         self.forget_speaker(key);
         self.end_rpcs_to(key);
+        self.end_forwards(key, participant.sid.clone());
         self.subscription_ids.retain(|_, (subscriber, _)| *subscriber != key);
         for track in self.tracks.values_mut() {
             track.subscribers.remove(&key);
@@ -173,13 +174,16 @@ impl Room {
     }
 
     fn unpublish_of_departed(&mut self, now: Instant, track: sluice_engine::api::TrackId) {
-        if let Some(sid) = self.tracks.get(&track).map(|track| track.sid.clone()) {
+        if let Some(known) = self.tracks.get(&track) {
+            let (sid, forwarded) = (known.sid.clone(), known.forwarded);
             self.forget_track(now, &sid);
             self.forget_dynacast(track);
             self.timers.cancel(Timer::Publication(track));
             self.track_sids.remove(&sid);
             self.tracks.remove(&track);
-            self.out.engine(Command::Unpublish { track });
+            if !forwarded {
+                self.out.engine(Command::Unpublish { track });
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use sluice_proto::signal_response::Message as Response;
 
 use crate::Grants;
 use crate::error::ApiError;
+use crate::forward::Forward;
 use crate::rpc::RpcId;
 
 /// One signal connection of one participant; a resume gets a new one. Unique within a room.
@@ -156,6 +157,14 @@ pub enum Output {
     Engine(Command),
     /// For webhooks and agents.
     Webhook(Box<WebhookEvent>),
+    /// News of a participant that is forwarded to another room, for
+    /// [`Room::apply_forward`](crate::Room::apply_forward) of that room.
+    Forward {
+        /// Name of the other room.
+        destination: String,
+        /// The news.
+        forward: Box<Forward>,
+    },
     /// A call of [`Room::perform_rpc`](crate::Room::perform_rpc) is over.
     RpcDone {
         /// Which.

@@ -108,6 +108,11 @@ impl Participant {
         self.kind == Kind::Egress || self.grants.recorder
     }
 
+    /// Whether it is in another room, and only shown here.
+    pub(crate) fn is_forwarded(&self) -> bool {
+        self.kind_details.contains(&KindDetail::Forwarded)
+    }
+
     /// Agents and recorders neither count nor keep a room open.
     pub(crate) fn is_dependent(&self) -> bool {
         self.is_agent() || self.is_recorder()

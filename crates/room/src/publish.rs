@@ -396,6 +396,7 @@ impl Room {
                     subscribed_once: false,
                     wanted: Wanted::default(),
                     has_media: false,
+                    forwarded: false,
                 },
             );
             published.push(id);
@@ -411,6 +412,11 @@ impl Room {
             self.out.engine(Command::SetTrackMuted { track: id, muted: true });
         }
         self.expect_media(now, id);
+        self.announce_track(now, key, id);
+    }
+
+    /// See [`Self::announce_published`]; the workers know what they need to.
+    pub(crate) fn announce_track(&mut self, now: Instant, key: ParticipantKey, id: TrackId) {
         self.webhook(WebhookKind::TrackPublished, key, Some(id));
         self.participant_changed(now, key, true);
         self.room_changed(now, false);
@@ -422,14 +428,17 @@ impl Room {
 
     /// Ends a published track for everyone.
     pub(crate) fn unpublish(&mut self, now: Instant, key: ParticipantKey, id: TrackId) {
-        let Some(sid) = self.tracks.get(&id).map(|track| track.sid.clone()) else { return };
+        let Some(track) = self.tracks.get(&id) else { return };
+        let (sid, forwarded) = (track.sid.clone(), track.forwarded);
         self.webhook(WebhookKind::TrackUnpublished, key, Some(id));
         self.forget_track(now, &sid);
         self.forget_dynacast(id);
         self.timers.cancel(Timer::Publication(id));
         self.track_sids.remove(&sid);
         self.tracks.remove(&id);
-        self.out.engine(Command::Unpublish { track: id });
+        if !forwarded {
+            self.out.engine(Command::Unpublish { track: id });
+        }
         if let Some(participant) = self.participants.get_mut(&key) {
             participant.published.retain(|published| *published != id);
             for section in participant.sections.values_mut() {

@@ -13,6 +13,7 @@ use sluice_engine::api::{PeerId, RoomKey, SubscriptionId, TrackId};
 use sluice_proto as proto;
 
 use crate::data::DataDrops;
+use crate::forward::Forwards;
 use crate::ice_fallback::IceMemory;
 use crate::ids::{ParticipantSid, RoomSid, TrackSid};
 use crate::outputs::{Output, Outputs, SessionId, WebhookEvent, WebhookKind};
@@ -68,6 +69,7 @@ pub struct Room {
     pub(crate) nonces: VecDeque<Bytes>,
     pub(crate) drops: DataDrops,
     pub(crate) rpcs: Rpcs,
+    pub(crate) forwards: Forwards,
 
     pub(crate) timers: Timers,
     pub(crate) out: Outputs,
@@ -119,6 +121,7 @@ impl Room {
             nonces: VecDeque::new(),
             drops: DataDrops::default(),
             rpcs: Rpcs::default(),
+            forwards: Forwards::default(),
             timers: Timers::default(),
             out: Outputs::default(),
             host,

@@ -38,6 +38,8 @@ pub(crate) struct Track {
     /// Audio is published with redundancy (RED), or gets it from us: receivers are offered RED.
     pub(crate) redundant: bool,
     pub(crate) info: proto::TrackInfo,
+    /// The track is published in another room, whose workers' affair it is.
+    pub(crate) forwarded: bool,
     /// Participants with an active subscription.
     pub(crate) subscribers: BTreeSet<ParticipantKey>,
     /// Whether the publisher knows that somebody has subscribed.
@@ -250,6 +252,7 @@ mod tests {
             .collect();
         Track {
             sid: TrackSid::random(proto::TrackType::Video, TrackSource::Camera, &mut rng),
+            forwarded: false,
             owner: ParticipantKey(0),
             kind: MediaKind::Video,
             codec: CodecParameters::new(Codec::Vp8, ""),

@@ -102,10 +102,11 @@ impl Room {
     ) {
         let Some(participant) = self.participants.get_mut(&key) else { return };
         participant.version += 1;
-        if participant.is_hidden() {
+        let (hidden, at_once) = (participant.is_hidden(), immediate || participant.is_publisher);
+        self.forward_change(key);
+        if hidden {
             return;
         }
-        let at_once = immediate || participant.is_publisher;
         if at_once || self.participants.len() < IMMEDIATE_UPDATES_BELOW {
             self.updates.forget(key);
             let Some(participant) = self.participants.get(&key) else { return };

@@ -5,6 +5,7 @@ mod data;
 mod data_blobs;
 mod data_tracks;
 mod dynacast;
+mod forward;
 mod ice_fallback;
 mod join;
 mod lifecycle;

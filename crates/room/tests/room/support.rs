@@ -13,8 +13,8 @@ use sluice_proto as proto;
 use sluice_proto::signal_request::Message as Request;
 use sluice_proto::signal_response::Message as Response;
 use sluice_room::{
-    ApiError, CloseReason, JoinError, JoinParams, MediaHost, Output, Room, RoomConfig, RoomParams,
-    RoomSettings, SessionId, SessionOptions, TokenClaims, WebhookEvent, WebhookKind,
+    ApiError, CloseReason, Forward, JoinError, JoinParams, MediaHost, Output, Room, RoomConfig,
+    RoomParams, RoomSettings, SessionId, SessionOptions, TokenClaims, WebhookEvent, WebhookKind,
 };
 use sluice_transport::sdp::host_candidate;
 use sluice_transport::{Candidate, Fingerprint, IceCredentials, TransportProto};
@@ -93,6 +93,7 @@ pub(crate) struct World {
     pub(crate) webhooks: Vec<WebhookKind>,
     pub(crate) reports: Vec<WebhookEvent>,
     pub(crate) rpcs: Vec<Result<String, ApiError>>,
+    pub(crate) forwards: Vec<(String, Forward)>,
     pub(crate) room_closed: bool,
     /// Every peer that the workers were told of, with its owner's session at that time.
     pub(crate) peers: Vec<PeerId>,
@@ -136,6 +137,7 @@ impl World {
             webhooks: Vec::new(),
             reports: Vec::new(),
             rpcs: Vec::new(),
+            forwards: Vec::new(),
             room_closed: false,
             peers: Vec::new(),
             peers_of: HashMap::new(),
@@ -172,6 +174,9 @@ impl World {
                     self.reports.push(*event);
                 }
                 Output::RpcDone { result, .. } => self.rpcs.push(result),
+                Output::Forward { destination, forward } => {
+                    self.forwards.push((destination, *forward));
+                }
                 Output::Closed => self.room_closed = true,
             }
         }
