@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::engine::MediaEngine;
 use crate::revocation::Revocations;
 use crate::session::Session;
-use crate::task::{Counters, RoomInput, RoomTask, RoomTaskParams, now};
+use crate::task::{Counters, ForwardInput, RoomInput, RoomTask, RoomTaskParams, now};
 use crate::telemetry::{ByKind, Telemetry};
 
 /// Inputs that may wait for one room.
@@ -253,6 +253,7 @@ impl RoomManager {
             sender: inbox.downgrade(),
             engine: inner.engine.clone(),
             observers: inner.config.observers.clone(),
+            forward: forward_input(inner),
             summary: summary.clone(),
             counters: inner.counters.clone(),
         });
@@ -505,6 +506,41 @@ impl RoomManager {
         self.call_about(&room, leave).await
     }
 
+    /// `ForwardParticipant`; makes the destination if need be. Ends when the participant leaves its
+    /// room or is removed from the destination.
+    ///
+    /// # Errors
+    /// No such participant, or the destination cannot take it.
+    pub async fn forward_participant(
+        &self,
+        request: proto::ForwardParticipantRequest,
+    ) -> Result<(), ApiError> {
+        let proto::ForwardParticipantRequest { room, identity, destination_room } = request;
+        // A forward that fails makes no room.
+        self.get_participant(&room, &identity).await?;
+        let name = destination_room.clone();
+        self.create_room(proto::CreateRoomRequest { name, ..Default::default() }).await?;
+        let begin = || {
+            let (who, to) = (identity.clone(), destination_room.clone());
+            self.call_about(&room, move |room, _| room.forward_participant(&who, &to))
+        };
+        let forward = begin().await?;
+        let news = forward.clone();
+        let apply = move |room: &mut Room, now| room.apply_forward(now, news);
+        if let Err(error) = self.call(&destination_room, apply).await.and_then(|result| result) {
+            let stop = move |room: &mut Room, _| room.stop_forwarding(&identity, &destination_room);
+            // A room that is gone forwards nobody.
+            let _ = self.call(&room, stop).await;
+            return Err(error);
+        }
+        // Who left in between was not there yet to be removed.
+        if begin().await.map_or(true, |again| !again.is_about_same(&forward)) {
+            let _ = self.remove_participant(&destination_room, &identity).await;
+            return Err(ApiError::PARTICIPANT_NOT_FOUND);
+        }
+        Ok(())
+    }
+
     /// `PerformRpc`: waits for the answer of the participant, at most as long as the request says.
     ///
     /// # Errors
@@ -566,6 +602,21 @@ impl Inner {
         self.rooms.remove_if(name, |_, handle| handle.key == key);
         self.by_key.remove(&key);
     }
+}
+
+/// How a room reaches another one. A room that is gone needs no news; a full queue loses them,
+/// counted.
+fn forward_input(inner: &Arc<Inner>) -> ForwardInput {
+    let inner = Arc::downgrade(inner);
+    Box::new(move |room, input| {
+        let Some(inner) = inner.upgrade() else { return };
+        let inbox = inner.rooms.get(room).map(|handle| handle.inbox.clone());
+        if let Some(inbox) = inbox
+            && let Err(mpsc::error::TrySendError::Full(_)) = inbox.try_send(input)
+        {
+            inner.counters.events_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    })
 }
 
 async fn call_room<T: Send + 'static>(

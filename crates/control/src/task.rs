@@ -12,8 +12,8 @@ use sluice_engine::SendError;
 use sluice_engine::api::{Command, EventKind, PeerId};
 use sluice_proto as proto;
 use sluice_room::{
-    ApiError, CloseReason, DataDrops, JoinError, JoinParams, Output, Room, RpcId, SessionId,
-    WebhookEvent,
+    ApiError, CloseReason, DataDrops, Forward, JoinError, JoinParams, Output, Room, RpcId,
+    SessionId, WebhookEvent,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as TokioInstant, sleep_until};
@@ -31,6 +31,9 @@ const MAX_BACKLOG: usize = 65_536;
 /// Waiting commands are tried again after this.
 const BACKLOG_RETRY: Duration = Duration::from_millis(5);
 
+/// Hands an input to another room, by name.
+pub(crate) type ForwardInput = Box<dyn Fn(&str, RoomInput) + Send>;
+
 /// A call of the server API into a room.
 pub(crate) type Call = Box<dyn FnOnce(&mut Room, Instant) + Send>;
 
@@ -41,6 +44,7 @@ pub(crate) enum RoomInput {
     SignalClosed { session: SessionId },
     Engine(EventKind),
     Call(Call),
+    Forward(Box<Forward>),
     Rpc { request: Box<proto::PerformRpcRequest>, reply: oneshot::Sender<Result<String, ApiError>> },
 }
 
@@ -52,6 +56,7 @@ impl fmt::Debug for RoomInput {
             Self::SignalClosed { .. } => "SignalClosed",
             Self::Engine(_) => "Engine",
             Self::Call(_) => "Call",
+            Self::Forward(_) => "Forward",
             Self::Rpc { .. } => "Rpc",
         })
     }
@@ -127,6 +132,8 @@ pub(crate) struct RoomTask {
     pub(crate) sender: mpsc::WeakSender<RoomInput>,
     pub(crate) commands: CommandQueue,
     pub(crate) observers: Vec<mpsc::Sender<Arc<WebhookEvent>>>,
+    /// Hands an input to another room, by name.
+    pub(crate) forward: ForwardInput,
     pub(crate) summary: Arc<ArcSwap<proto::Room>>,
     pub(crate) counters: Arc<Counters>,
     sessions: HashMap<SessionId, mpsc::Sender<SessionOutput>>,
@@ -143,13 +150,16 @@ pub(crate) struct RoomTaskParams {
     pub(crate) sender: mpsc::WeakSender<RoomInput>,
     pub(crate) engine: Arc<dyn MediaEngine>,
     pub(crate) observers: Vec<mpsc::Sender<Arc<WebhookEvent>>>,
+    /// Hands an input to another room, by name.
+    pub(crate) forward: ForwardInput,
     pub(crate) summary: Arc<ArcSwap<proto::Room>>,
     pub(crate) counters: Arc<Counters>,
 }
 
 impl RoomTask {
     pub(crate) fn new(params: RoomTaskParams) -> Self {
-        let RoomTaskParams { room, inbox, sender, engine, observers, summary, counters } = params;
+        let RoomTaskParams { room, inbox, sender, engine, observers, forward, summary, counters } =
+            params;
         Self {
             room,
             inbox,
@@ -161,6 +171,7 @@ impl RoomTask {
                 counters: counters.clone(),
             },
             observers,
+            forward,
             summary,
             counters,
             sessions: HashMap::new(),
@@ -218,6 +229,8 @@ impl RoomTask {
             }
             RoomInput::Engine(event) => self.room.handle_engine(now, event),
             RoomInput::Call(call) => call(&mut self.room, now),
+            // Who cannot be shown here was refused when it was asked for.
+            RoomInput::Forward(forward) => drop(self.room.apply_forward(now, *forward)),
             RoomInput::Rpc { request, reply } => match self.room.perform_rpc(now, &request) {
                 Ok(rpc) => {
                     self.rpcs.insert(rpc, reply);
@@ -261,6 +274,9 @@ impl RoomTask {
                     let unix_time = SystemTime::now().duration_since(UNIX_EPOCH);
                     self.counters.telemetry.observe(&event, unix_time.unwrap_or_default());
                     self.report(event);
+                }
+                Output::Forward { destination, forward } => {
+                    (self.forward)(&destination, RoomInput::Forward(forward));
                 }
                 Output::RpcDone { rpc, result } => {
                     if let Some(reply) = self.rpcs.remove(&rpc) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sluice_control::{
     Grants, JoinError, JoinParams, ManagerConfig, MediaEngine, RoomManager, RoomSettings, Session,
-    SessionOutput,
+    SessionOutput, WebhookKind,
 };
 use sluice_engine::SendError;
 use sluice_engine::api::{
@@ -317,8 +317,90 @@ async fn shutdown_says_goodbye_to_everyone_and_takes_nobody_in() {
 #[tokio::test(start_paused = true)]
 async fn calls_into_missing_rooms_say_so() {
     let (manager, _recorder) = manager(ManagerConfig::default());
-    assert!(manager.list_participants("r").await.is_err());
+    assert!(manager.list_participants("r").await.unwrap().is_empty(), "as in LiveKit");
     assert!(manager.remove_participant("r", "alice").await.is_err());
     let request = proto::UpdateParticipantRequest { room: "r".into(), ..Default::default() };
     assert!(manager.update_participant(request).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_taken_back_opens_the_room_no_more() {
+    let (manager, _recorder) = manager(ManagerConfig::default());
+    let issued_at = |seconds: u64| JoinParams { token_issued_at: seconds, ..params("alice") };
+    let _session = manager.join("r", RoomSettings::default(), issued_at(100)).await.unwrap();
+    manager.revoke_tokens("r", "alice", 200);
+    let refused = manager.join("r", RoomSettings::default(), issued_at(199)).await.unwrap_err();
+    assert_eq!(refused, JoinError::NotAllowed("token has been revoked".into()));
+    assert_eq!(refused.http_status(), 401);
+    // A resume is a join, too.
+    let resume = JoinParams { reconnect: true, ..issued_at(199) };
+    assert!(manager.join("r", RoomSettings::default(), resume).await.is_err());
+    assert!(manager.join("r", RoomSettings::default(), issued_at(200)).await.is_ok());
+    join(&manager, "r", "bob").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn presets_fill_in_what_a_request_leaves_out() {
+    let preset = proto::RoomConfiguration {
+        empty_timeout: 7,
+        max_participants: 3,
+        metadata: "preset".into(),
+        ..Default::default()
+    };
+    let presets = [("short".to_owned(), preset)].into();
+    let (manager, _recorder) = manager(ManagerConfig { presets, ..ManagerConfig::default() });
+    let request = proto::CreateRoomRequest {
+        name: "r".into(),
+        room_preset: "short".into(),
+        max_participants: 5,
+        ..Default::default()
+    };
+    let room = manager.create_room(request.clone()).await.unwrap();
+    assert_eq!((room.empty_timeout, room.max_participants), (7, 5));
+    assert_eq!(room.metadata, "preset");
+    let unknown = proto::CreateRoomRequest { room_preset: "none".into(), ..request };
+    let error = manager.create_room(unknown).await.unwrap_err().to_string();
+    assert_eq!(error, "unknown room configuration in create room request");
+    let settings = RoomSettings { preset: "none".into(), ..RoomSettings::default() };
+    let refused = manager.join("s", settings, params("alice")).await.unwrap_err();
+    assert_eq!(refused.http_status(), 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_observer_hears_of_a_room_and_a_full_queue_is_counted() {
+    let (all, mut heard) = mpsc::channel(100);
+    let (full, _kept) = mpsc::channel(1);
+    let config = ManagerConfig { observers: vec![all, full], ..ManagerConfig::default() };
+    let (manager, _recorder) = manager(config);
+    let _session = join(&manager, "r", "alice").await;
+    manager.delete_room("r").await.unwrap();
+    let mut kinds = Vec::new();
+    while let Ok(event) = heard.try_recv() {
+        kinds.push(event.kind);
+    }
+    let expected = [
+        WebhookKind::RoomStarted,
+        WebhookKind::ParticipantConnectionAborted,
+        WebhookKind::RoomFinished,
+    ];
+    assert_eq!(kinds, expected);
+    assert_eq!(manager.stats().webhooks_dropped, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_participant_is_forwarded_until_it_leaves_its_room() {
+    let (manager, _recorder) = manager(ManagerConfig::default());
+    let alice = join(&manager, "r", "alice").await;
+    let request = proto::ForwardParticipantRequest {
+        room: "r".into(),
+        identity: "alice".into(),
+        destination_room: "s".into(),
+    };
+    manager.forward_participant(request.clone()).await.unwrap();
+    assert_eq!(manager.list_participants("s").await.unwrap()[0].identity, "alice");
+    drop(alice);
+    while !manager.list_participants("s").await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(manager.forward_participant(request).await.is_err());
 }
