@@ -232,9 +232,9 @@ impl RoomApi for RoomManager {
 
     async fn forward_participant(
         &self,
-        _request: proto::ForwardParticipantRequest,
+        request: proto::ForwardParticipantRequest,
     ) -> Result<(), ApiError> {
-        Err(ApiError::Unimplemented("not implemented"))
+        Self::forward_participant(self, request).await
     }
 
     async fn move_participant(
