@@ -118,7 +118,12 @@ await check('sendData', async () => {
 });
 
 await check('forwardParticipant', async () => {
+  await rooms.forwardParticipant(room, identity, `${room}-forward`);
+  const [there] = await rooms.listParticipants(`${room}-forward`);
+  assert.deepEqual([there.identity, there.tracks.map((t) => t.sid)], [identity, [trackSid]]);
+  await rooms.removeParticipant(`${room}-forward`, identity);
   await refused(rooms.forwardParticipant(room, identity, room), 'invalid_argument', 400);
+  await refused(rooms.forwardParticipant(room, nobody, `${room}-forward`), 'not_found', 404);
 });
 
 await check('moveParticipant', async () => {

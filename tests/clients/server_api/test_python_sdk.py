@@ -2,12 +2,17 @@
 
 import asyncio
 import time
+from array import array
 
 import pytest
 from livekit import api, rtc
 from livekit.protocol.models import DataPacket, ParticipantInfo, ParticipantTracks
 
 from conftest import KEY, SECRET, eventually, joined, lkapi, run, token
+
+
+# A task that nobody refers to may vanish.
+TASKS = set()
 
 
 async def refused(call, code, message=None):
@@ -24,7 +29,16 @@ async def publish_tone(client):
     source = rtc.AudioSource(48_000, 1)
     track = rtc.LocalAudioTrack.create_audio_track("tone", source)
     options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
-    return await client.local_participant.publish_track(track, options)
+    publication = await client.local_participant.publish_track(track, options)
+
+    async def play():
+        # A square wave of 500 Hz, in frames of 10 ms.
+        frame = array("h", ([8000] * 48 + [-8000] * 48) * 5).tobytes()
+        while client.isconnected():
+            await source.capture_frame(rtc.AudioFrame(frame, 48_000, 1, 480))
+
+    TASKS.add(asyncio.create_task(play()))
+    return publication
 
 
 @run
@@ -306,6 +320,44 @@ async def test_move_participant(server, room):
             await refused(lk.room.move_participant(request), "invalid_argument")
             request = api.MoveParticipantRequest(room=room, identity="nobody", destination_room=other)
             await refused(lk.room.move_participant(request), "not_found")
+
+
+@run
+async def test_forward_participant(server, room):
+    async with lkapi(server) as lk:
+        other = room + "-other"
+        async with joined(server, room, "alice") as alice, joined(server, other, "bob") as bob:
+            await publish_tone(alice)
+            request = api.ForwardParticipantRequest(
+                room=room, identity="alice", destination_room=other
+            )
+            await lk.room.forward_participant(request)
+            await asyncio.wait_for(heard(bob), 20)
+            who = api.RoomParticipantIdentity(room=other, identity="alice")
+            there = await lk.room.get_participant(who)
+            assert list(there.kind_details) == [ParticipantInfo.KindDetail.FORWARDED]
+            update = api.UpdateParticipantRequest(room=room, identity="alice", name="Alice")
+            await lk.room.update_participant(update)
+            await eventually(lambda: bob.remote_participants["alice"].name == "Alice")
+            # Removing it there ends that, and leaves it where it is.
+            await lk.room.remove_participant(who)
+            await eventually(lambda: "alice" not in bob.remote_participants)
+            who.room = room
+            assert (await lk.room.get_participant(who)).name == "Alice"
+            request.identity = "nobody"
+            await refused(lk.room.forward_participant(request), "not_found")
+
+
+async def heard(client):
+    """Waits until some track of the room is heard: sound, not only packets."""
+    while True:
+        for participant in client.remote_participants.values():
+            for publication in participant.track_publications.values():
+                if publication.track is not None:
+                    async for event in rtc.AudioStream(publication.track):
+                        if max(abs(sample) for sample in event.frame.data) > 1000:
+                            return
+        await asyncio.sleep(0.02)
 
 
 @run
