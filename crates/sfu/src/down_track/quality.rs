@@ -101,3 +101,7 @@ impl DownTrack {
         quality.scorer.set_layer_distance(now, f32::from(missing));
     }
 }
+
+#[cfg(test)]
+#[path = "quality_tests.rs"]
+mod tests;
