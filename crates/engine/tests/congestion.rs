@@ -71,6 +71,12 @@ fn video_that_does_not_fit_is_paused_and_audio_is_not() {
         w.speak(publisher, &audio, seq);
         w.numbers(subscriber, hears).len() > heard + 20
     });
+    world.clients[subscriber].incoming = Box::new(|_| true);
+    world.until("resumed", |w| {
+        play(w, publisher, &video, &mut seq);
+        w.speak(publisher, &audio, seq);
+        paused(w, sees.id) == Some(false)
+    });
     assert_eq!(paused(&world, hears.id), None);
 }
 

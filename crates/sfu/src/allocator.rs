@@ -25,11 +25,20 @@ const UPGRADE_MARGIN: f64 = 1.04;
 /// What is held may exceed its share of the estimate by this factor before it is taken away: rates
 /// and estimates wobble.
 const KEEP_MARGIN: f64 = 1.03;
+/// The same for a stream that has just gone up: its key frame alone looks like a queue to the
+/// estimator and like a higher rate to the meter. A long queue is told apart by what is usable.
+const FRESH_MARGIN: f64 = 1.3;
+const FRESH: Duration = Duration::from_secs(2);
+/// The same for the lowest step: a pause is worse than a short queue, and what arrives while one
+/// drains makes the estimate too low for a moment.
+const LAST_MARGIN: f64 = 1.35;
 /// Beyond this factor a layer is left at once, without waiting for the key frame of the lower one.
 const URGENT: f64 = 1.15;
-/// After bandwidth took a layer away it comes back no sooner; doubles if it has to go again within
-/// [`FLAP_WINDOW`] of coming back (mediasoup: 10 s).
+/// After bandwidth took a layer away it comes back no sooner, ...
 const UPGRADE_HOLD: Duration = Duration::from_millis(1_500);
+/// ... and for a while only if it fits with this factor: a while that doubles if the layer has to go
+/// again within [`FLAP_WINDOW`] of coming back (mediasoup: 10 s).
+const HELD_MARGIN: f64 = 1.2;
 const MAX_UPGRADE_HOLD: Duration = Duration::from_secs(24);
 const FLAP_WINDOW: Duration = Duration::from_secs(8);
 /// Share of the estimate that must stay free for a stream to go without any limit.
@@ -38,9 +47,6 @@ const AMPLE: f64 = 1.3;
 const MAX_WEIGHT: u8 = 8;
 /// Steps of a stream at most.
 const MAX_STEPS: usize = MAX_LAYERS * MAX_TEMPORAL;
-/// Rates of layers that are known to be live and were not measured yet, bits per second: LiveKit
-/// clients' for 720p simulcast.
-pub const ASSUMED_BPS: [u64; MAX_LAYERS] = [160_000, 450_000, 1_700_000];
 
 /// What a stream is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -311,13 +317,19 @@ impl Budget {
         let from = stream.next;
         for _ in 0..steps {
             let to = stream.next + 1;
-            if to > stream.len || (to > stream.given && stream.is_held(now, to)) {
+            if to > stream.len {
                 break;
             }
             let extra = (stream.cost(to) - stream.cost(stream.next)) as f64;
             let fits = match to <= stream.given {
+                true if to == 1 => extra <= LAST_MARGIN * (self.bps + self.slack),
+                true if stream.is_fresh(now) => extra <= FRESH_MARGIN * (self.bps + self.slack),
                 true => extra <= self.bps + self.slack,
-                false => extra * UPGRADE_MARGIN <= self.bps,
+                false => stream.margin(now, to).is_some_and(|factor| {
+                    let given = stream.cost(stream.given.min(stream.len));
+                    let taken = (stream.cost(stream.next) - given) as f64;
+                    (taken + extra) * factor <= self.bps + taken
+                }),
             };
             if !fits {
                 break;
@@ -406,15 +418,24 @@ impl<K: Copy> Stream<K> {
         self.demand.kind == StreamKind::Audio
     }
 
-    /// Whether a step was taken away too lately. Temporal layers may come back at any time: they
-    /// need no key frame.
-    fn is_held(&self, now: Instant, to: usize) -> bool {
-        let held = self.hold_until.is_some_and(|until| now < until);
+    /// The factor with which a step above what is given must fit; `None` if it was taken away too
+    /// lately. Temporal layers may come back at any time: they need no key frame.
+    fn margin(&self, now: Instant, to: usize) -> Option<f64> {
         let spatial = |n: usize| (n > 0).then(|| self.steps[n - 1].spatial);
+        if spatial(to) <= spatial(self.given.min(self.len)) {
+            return Some(UPGRADE_MARGIN);
+        }
+        if self.lowered.is_some_and(|at| now < at + UPGRADE_HOLD) {
+            return None;
+        }
         // Nothing at all is worse than a layer that comes and goes.
-        let lately = self.lowered.is_some_and(|at| now < at + UPGRADE_HOLD);
-        let held = if self.given == 0 { lately } else { held };
-        held && spatial(to) > spatial(self.given.min(self.len))
+        let held = self.given > 0 && self.hold_until.is_some_and(|until| now < until);
+        Some(if held { HELD_MARGIN } else { UPGRADE_MARGIN })
+    }
+
+    /// Whether the stream has gone up so lately that its key frame still weighs on the path.
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.upgraded.is_some_and(|at| now < at + FRESH)
     }
 
     fn weight(&self) -> usize {

@@ -137,15 +137,15 @@ fn a_layer_that_flaps_comes_back_later_each_time() {
     let mut ups = Vec::new();
     let mut before = up_to(0, 0);
     for tenth in 0..600u64 {
-        // Whenever it has the top layer, the path turns out not to carry it.
-        let estimate = if before == up_to(2, 2) { 700_000 } else { 1_900_000 };
+        // Whenever it has the top layer, without much to spare, the path turns out not to carry it.
+        let estimate = if before == up_to(2, 1) { 700_000 } else { 1_400_000 };
         let now = bench.at(tenth * 100, estimate).of(0);
-        if now == up_to(2, 2) && before != now {
+        if now == up_to(2, 1) && before != now {
             ups.push(tenth * 100);
         }
         before = now;
     }
-    assert!(ups.len() <= 6, "{ups:?}");
+    assert!((3..=6).contains(&ups.len()), "{ups:?}");
 }
 
 #[test]
@@ -215,8 +215,10 @@ proptest! {
             let audio: u64 = bench.allocator.streams.iter()
                 .filter(|s| s.is_audio()).map(Stream::top_bps).sum();
             let allocated = bench.allocator.allocated_bps();
-            // What is held may stay while the estimate wobbles below the threshold.
-            let limit = (estimate.max(audio) as f64) * KEEP_MARGIN + 1.0;
+            // What is held may stay while the estimate wobbles below the threshold, more so what
+            // has just come and what is the least there is.
+            let margin = KEEP_MARGIN * FRESH_MARGIN.max(LAST_MARGIN);
+            let limit = (estimate.max(audio) as f64) * margin + 1.0;
             prop_assert!(allocated as f64 <= limit, "{} of {}", allocated, estimate);
             for (key, demand) in streams.iter().enumerate() {
                 let allocation = bench.of(key as u32);

@@ -149,7 +149,7 @@ pub struct NackCounters {
     pub filled: u64,
     /// Ignored: asked for again too early, or while a key frame is on its way.
     pub suppressed: u64,
-    /// Ignored: sent three times already.
+    /// Ignored: sent as often as allowed already.
     pub exhausted: u64,
     /// Not known, too old, or lost before us.
     pub unavailable: u64,

@@ -254,11 +254,14 @@ fn losses_are_asked_back_on_rtx_with_the_numbers_of_the_first_time() {
     // Not seen by us either, so not even a place of the source's packet can be filled.
     assert_eq!(f.nack(150, &[lost + 1]), []);
     assert_eq!(f.nack(200, &[lost]), [(lost, Some(0), 70_001)]);
-    assert_eq!(f.nack(300, &[lost]), [(lost, Some(1), 70_001)]);
+    for i in 1..=4 {
+        let at = 200 + u64::from(i) * 100;
+        assert_eq!(f.nack(at, &[lost]), [(lost, Some(i), 70_001)]);
+    }
     assert_eq!(f.nack(900, &[lost]), []);
     let expected = NackCounters {
-        requested: 6,
-        resent: 3,
+        requested: 9,
+        resent: 6,
         suppressed: 1,
         exhausted: 1,
         unavailable: 1,

@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use crate::packet::{MAX_LAYERS, MediaPacket};
+use crate::packet::{LayerSet, MAX_LAYERS, MediaPacket};
 
 /// Temporal layers at most.
 pub const MAX_TEMPORAL: usize = 4;
 
 /// Bytes of a packet beside its payload: header and extensions.
 const OVERHEAD: usize = 20;
+
+/// What layers usually cost, bits per second: LiveKit clients' 720p simulcast.
+const USUAL_BPS: [u64; MAX_LAYERS] = [160_000, 450_000, 1_700_000];
 
 /// Span of a bucket, and their number: one second.
 const BUCKET: Duration = Duration::from_millis(100);
@@ -70,9 +73,18 @@ impl TrackMeter {
         self.on_packet(now, spatial, temporal, usize::from(packet.payload.len) + OVERHEAD);
     }
 
-    /// Whether it has counted for less than a second: [`rates`](Self::rates) are still growing.
-    pub fn is_young(&self, now: Instant) -> bool {
-        !self.began || now < self.start + BUCKET * BUCKETS as u32
+    /// The rates now; in the first second, in which they grow to their measure, what live layers
+    /// usually cost instead.
+    pub fn expected_rates(&mut self, now: Instant, live: LayerSet) -> LayerRates {
+        let mut rates = self.rates(now);
+        let young = !self.began || now < self.start + BUCKET * BUCKETS as u32;
+        for layer in (0..MAX_LAYERS as u8).filter(|layer| young && live.contains(*layer)) {
+            let layer = usize::from(layer);
+            if rates.0[layer].iter().all(|bps| *bps < USUAL_BPS[layer]) {
+                rates.0[layer] = [USUAL_BPS[layer]; MAX_TEMPORAL];
+            }
+        }
+        rates
     }
 
     /// Counts a packet of `len` bytes of a layer.

@@ -14,8 +14,9 @@ const MAX_ENTRIES: usize = 1_024;
 /// The log grows rather than forget a packet younger than this, as the history does.
 const MIN_AGE_MS: u32 = 2_000;
 
-/// Retransmissions per packet (LiveKit `sequencer.go`).
-const MAX_RESENDS: u8 = 3;
+/// Retransmissions per packet. LiveKit's three leave one packet in 160,000 missing at five percent of
+/// loss, which freezes a receiver every few minutes; what all of them may cost has its own budget.
+const MAX_RESENDS: u8 = 6;
 
 /// Repeated requests within this time are ignored, or within two round trips if that is shorter
 /// (LiveKit `sequencer.go`).
@@ -255,11 +256,11 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_is_sent_again_three_times_at_most() {
+    fn a_packet_is_not_sent_again_for_ever() {
         let t0 = epoch();
         let mut log = SentLog::default();
         log.push(t0, packet(5));
-        for i in 0..3 {
+        for i in 0..u64::from(MAX_RESENDS) {
             let found = request(&mut log, t0 + ms(i * 100), 5, None).map(|p| p.ext_seq);
             assert_eq!(found, Ok(1_005));
         }

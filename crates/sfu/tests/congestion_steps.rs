@@ -5,15 +5,22 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Call, ms};
+use common::{Call, each_seed, ms};
 use sluice_sfu::allocator::StreamState;
 use sluice_sfu::bwe::BandwidthEstimator;
 use sluice_sim::vp8::usual_camera;
 use sluice_sim::{LinkConfig, Loss};
 
-/// Seeds to run; more by `SIM_SEEDS`.
-fn seeds() -> std::ops::Range<u64> {
-    0..std::env::var("SIM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4)
+/// Seeds per scenario.
+const SEEDS: u64 = 100;
+
+/// Fails a scenario with the rest of the arguments unless the first holds.
+macro_rules! check {
+    ($holds:expr, $($why:tt)*) => {
+        if !$holds {
+            return Err(format!($($why)*));
+        }
+    };
 }
 
 fn link(rate_bps: u64) -> LinkConfig {
@@ -24,14 +31,24 @@ fn call(seed: u64) -> Call {
     Call::new(usual_camera(3, 1, 100, seed), LinkConfig::default(), seed)
 }
 
+/// A higher layer that is tried and left again within this time is no relapse: whether a path takes
+/// more than it is given shows only so.
+const ATTEMPT_MS: u64 = 500;
+
 /// Runs on; milliseconds until the viewer was at most on the layer to stay, and on it to stay.
 fn settle(call: &mut Call, viewer: usize, layer: u8, ms_total: u64) -> (Option<u64>, Option<u64>) {
-    let (mut below, mut since) = (None, None);
+    let (mut below, mut since, mut above) = (None, None, 0);
     for step in 1..=ms_total / 50 {
         call.run_for(ms(50));
         match call.viewers[viewer].down.current_layer() <= Some(layer) {
-            true => _ = below.get_or_insert(step * 50),
-            false => below = None,
+            true => {
+                above = 0;
+                below.get_or_insert(step * 50);
+            }
+            false => above += 50,
+        }
+        if above > ATTEMPT_MS {
+            below = None;
         }
         match call.viewers[viewer].down.current_layer() == Some(layer) {
             true => _ = since.get_or_insert(step * 50),
@@ -43,11 +60,11 @@ fn settle(call: &mut Call, viewer: usize, layer: u8, ms_total: u64) -> (Option<u
 
 #[test]
 fn the_layer_follows_the_link() {
-    for seed in seeds() {
+    each_seed(SEEDS, |seed| {
         let mut call = call(seed);
         call.join_controlled(link(4_000_000), true);
         settle(&mut call, 0, 2, 8_000);
-        assert_eq!(call.viewers[0].down.current_layer(), Some(2), "seed {seed}");
+        check!(call.viewers[0].down.current_layer() == Some(2), "not on the top layer at 4 Mbit/s");
         let steps = [(600_000, 1, 2_000), (300_000, 0, 2_000), (4_000_000, 2, 8_000)];
         for (rate_bps, layer, within) in steps {
             let from = call.clock.now();
@@ -56,21 +73,21 @@ fn the_layer_follows_the_link() {
             let viewer = &call.viewers[0];
             let stats = viewer.control.as_ref().expect("controlled").estimator.stats();
             let freeze = viewer.receiver.longest_freeze(from);
-            println!("seed {seed}: {rate_bps}: {settled:?} ms, freeze {freeze:?}, {stats:?}");
-            assert!(
+            check!(
                 settled.0.is_some_and(|at| at <= within)
                     && (rate_bps == 600_000 || settled.1.is_some_and(|at| at <= 8_000)),
-                "seed {seed}, {rate_bps} bps: {settled:?}, {stats:?}"
+                "{rate_bps} bps: {settled:?}, {stats:?}"
             );
-            assert!(freeze <= ms(500), "seed {seed}, {rate_bps} bps: {freeze:?}");
+            check!(freeze <= ms(500), "{rate_bps} bps: {freeze:?} {settled:?} {stats:?}");
         }
         assert_eq!(call.violations(), [""; 0], "seed {seed}");
-    }
+        Ok(())
+    });
 }
 
 #[test]
 fn two_receivers_do_not_influence_each_other() {
-    for seed in seeds() {
+    each_seed(SEEDS, |seed| {
         let mut call = call(seed);
         call.join_controlled(link(4_000_000), true);
         call.join_controlled(link(300_000), true);
@@ -80,18 +97,19 @@ fn two_receivers_do_not_influence_each_other() {
         call.viewers[1].link.set_config(link(4_000_000));
         call.run_until(ms(34_000));
         let good = &call.viewers[0];
-        assert_eq!(call.layers_seen(0, ms(6_000)), [2], "seed {seed}");
+        let seen = call.layers_seen(0, ms(6_000));
+        check!(seen == [2], "the good receiver saw {seen:?}");
         let freeze = good.receiver.longest_freeze(call.clock.at(ms(6_000)));
-        assert!(freeze < ms(150), "seed {seed}: {freeze:?}");
-        assert!(call.viewers[1].down.current_layer().is_some(), "seed {seed}");
+        check!(freeze < ms(150), "the good receiver froze {freeze:?}");
+        check!(call.viewers[1].down.current_layer().is_some(), "the other one gets nothing");
         assert_eq!(call.violations(), [""; 0], "seed {seed}");
-    }
+        Ok(())
+    });
 }
 
 #[test]
-#[ignore = "known gap: about one seed in four freezes for a second after a switch under loss"]
 fn random_loss_costs_few_frames_and_no_layer() {
-    for seed in seeds() {
+    each_seed(SEEDS, |seed| {
         let mut call = call(seed);
         let lossy = LinkConfig { loss: Loss::Uniform(0.05), ..link(6_000_000) };
         call.join_controlled(lossy, true);
@@ -103,30 +121,33 @@ fn random_loss_costs_few_frames_and_no_layer() {
         let lost = stats.undecodable - before.undecodable;
         let decoded = stats.decoded - before.decoded;
         let control = viewer.control.as_ref().expect("controlled").estimator.stats();
-        println!("seed {seed}: {lost} of {decoded}, {control:?}");
-        assert!(lost * 100 <= decoded, "seed {seed}: {lost} of {decoded}");
-        assert_eq!(viewer.down.current_layer(), Some(2), "seed {seed}: {control:?}");
+        check!(lost * 100 <= decoded, "{lost} of {decoded}, {:?} {control:?}", viewer.down.nacks());
+        check!(viewer.down.current_layer() == Some(2), "{control:?}");
         assert_eq!(call.violations(), [""; 0], "seed {seed}");
-    }
+        Ok(())
+    });
 }
 
 #[test]
-#[ignore = "known gap: the top layer returns too late after flapping near the link's rate"]
 fn what_does_not_fit_at_all_is_paused_and_comes_back() {
-    for seed in seeds() {
+    each_seed(SEEDS, |seed| {
         let mut call = call(seed);
         call.join_controlled(link(2_500_000), true);
         call.run_until(ms(5_000));
         call.viewers[0].link.set_config(link(50_000));
         call.run_until(ms(12_000));
         let control = call.viewers[0].control.as_ref().expect("controlled");
-        assert_eq!(control.state, StreamState::Paused, "{:?}", control.estimator.stats());
+        check!(control.state == StreamState::Paused, "flows: {:?}", control.estimator.stats());
         call.viewers[0].link.set_config(link(2_500_000));
         let (_, back) = settle(&mut call, 0, 2, 20_000);
-        println!("seed {seed}: back after {back:?}");
         let control = call.viewers[0].control.as_ref().expect("controlled");
-        assert_eq!(control.state, StreamState::Active);
-        assert!(back.is_some_and(|at| Duration::from_millis(at) <= ms(15_000)), "seed {seed}");
+        check!(control.state == StreamState::Active, "still paused");
+        check!(
+            back.is_some_and(|at| at <= 8_000),
+            "back after {back:?}: {:?}",
+            control.estimator.stats()
+        );
         assert_eq!(call.violations(), [""; 0], "seed {seed}");
-    }
+        Ok(())
+    });
 }

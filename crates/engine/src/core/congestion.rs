@@ -11,14 +11,14 @@ use slotmap::SlotMap;
 use sluice_rtp::codec::MediaKind;
 use sluice_rtp::rtcp::{ReportBlock, TransportFeedback};
 use sluice_sfu::allocator::{
-    ASSUMED_BPS, Allocator, AllocatorConfig, Change, StreamDemand, StreamKind, StreamState,
+    Allocator, AllocatorConfig, Change, StreamDemand, StreamKind, StreamState,
 };
 use sluice_sfu::bwe::{
     BandwidthEstimator, BweConfig, PacketSent, RembEstimator, SendSideEstimator,
 };
 use sluice_sfu::meter::LayerRates;
 use sluice_sfu::pacer::{MAX_PADDING_ONLY, PADDING_HEADER, Paced, Pacer, Urgency};
-use sluice_sfu::{Allocation, MAX_LAYERS, MediaPacket, Resend};
+use sluice_sfu::{Allocation, LayerSet, MediaPacket, Resend};
 
 use crate::api::EventKind;
 use crate::config::CongestionConfig;
@@ -447,21 +447,12 @@ fn demand(now: Instant, down: &Down, feed: &mut Feed) -> StreamDemand {
     }
 }
 
-/// What the layers of a track cost. Those that are live and not measured yet are taken to cost what
-/// they usually do.
+/// What the layers of a track cost.
 fn rates(now: Instant, feed: &mut Feed) -> LayerRates {
-    let Some(metered) = feed.meter.as_mut().filter(|_| !feed.ended) else {
-        return LayerRates::default();
+    let live = match feed.kind {
+        MediaKind::Video => feed.live_layers,
+        MediaKind::Audio => LayerSet::NONE,
     };
-    let mut rates = metered.rates(now);
-    if feed.kind == MediaKind::Video && metered.meter.is_young(now) {
-        for layer in (0..MAX_LAYERS as u8).filter(|layer| feed.live_layers.contains(*layer)) {
-            let layer = usize::from(layer);
-            let known = rates.0[layer].iter().any(|bps| *bps >= ASSUMED_BPS[layer]);
-            if !known {
-                rates.0[layer] = [ASSUMED_BPS[layer]; sluice_sfu::meter::MAX_TEMPORAL];
-            }
-        }
-    }
-    rates
+    let metered = feed.meter.as_mut().filter(|_| !feed.ended);
+    metered.map_or_else(LayerRates::default, |metered| metered.rates(now, live))
 }

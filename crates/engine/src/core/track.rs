@@ -117,20 +117,18 @@ impl Feed {
 /// What the layers of a track cost.
 pub(crate) struct Metered {
     pub(crate) meter: TrackMeter,
-    last: (Instant, LayerRates),
+    last: (Option<Instant>, LayerRates),
 }
 
 impl Metered {
     pub(crate) fn new(now: Instant) -> Self {
-        let mut meter = TrackMeter::new(false, now);
-        let rates = meter.rates(now);
-        Self { meter, last: (now, rates) }
+        Self { meter: TrackMeter::new(false, now), last: (None, LayerRates::default()) }
     }
 
-    /// The rates; looked at anew a few times a second, for all receivers.
-    pub(crate) fn rates(&mut self, now: Instant) -> LayerRates {
-        if now >= self.last.0 + RATES_INTERVAL {
-            self.last = (now, self.meter.rates(now));
+    /// The rates, given the live layers; looked at anew a few times a second, for all receivers.
+    pub(crate) fn rates(&mut self, now: Instant, live: LayerSet) -> LayerRates {
+        if self.last.0.is_none_or(|at| now >= at + RATES_INTERVAL) {
+            self.last = (Some(now), self.meter.expected_rates(now, live));
         }
         self.last.1
     }

@@ -19,6 +19,9 @@ const DRAIN_SHARE: (f64, f64) = (0.85, 0.75);
 /// What a long one is.
 const LONG_QUEUE: Duration = Duration::from_millis(120);
 
+/// A queue that became shorter than this share of itself within one feedback interval drains.
+const DRAINING: f64 = 0.85;
+
 /// What a short one is: packets pass almost as fast as ever.
 const SHORT_QUEUE: Duration = Duration::from_millis(12);
 
@@ -29,6 +32,8 @@ pub struct DelayBased {
     trendline: Trendline,
     queue: StandingQueue,
     must_drain: bool,
+    /// Delay at the last feedback.
+    last_delay: Duration,
     aimd: Aimd,
     last: Option<Instant>,
     was_over: bool,
@@ -43,6 +48,7 @@ impl DelayBased {
             trendline: Trendline::default(),
             queue: StandingQueue::default(),
             must_drain: false,
+            last_delay: Duration::ZERO,
             aimd: Aimd::new(config.start_bps, config.min_bps, config.max_bps),
             last: None,
             was_over: false,
@@ -88,7 +94,11 @@ impl DelayBased {
             return false;
         }
         // A key frame makes a trend too. If its queue is already gone, it was no overuse.
-        let harmless = state == NetworkState::Overuse && self.queue.delay() < SHORT_QUEUE;
+        // And a queue that already drains is the echo of one that was answered.
+        let delay = self.queue.delay();
+        let drains = delay < self.last_delay.mul_f64(DRAINING);
+        self.last_delay = delay;
+        let harmless = state == NetworkState::Overuse && (delay < SHORT_QUEUE || drains);
         let state = if harmless { NetworkState::Underuse } else { state };
         if state == NetworkState::Overuse {
             self.was_over = true;

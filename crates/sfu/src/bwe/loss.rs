@@ -44,6 +44,8 @@ const GROWTH_WINDOW: Duration = Duration::from_millis(300);
 const HOLD: Duration = Duration::from_millis(300);
 const HOLD_FACTOR: u32 = 2;
 const MAX_HOLD: Duration = Duration::from_secs(60);
+/// Less is none.
+const NO_LOSS: f64 = 0.005;
 /// Keeps logarithms finite.
 const EPSILON: f64 = 1e-6;
 
@@ -204,7 +206,10 @@ impl LossBased {
         let current = self.model.bandwidth_bps;
         let in_hold = self.hold_until.is_some_and(|until| now < until);
         let ramp = if in_hold { RAMP_UP_IN_HOLD } else { RAMP_UP };
-        let ceiling = acked.map_or(f64::INFINITY, |acked| current.max(ramp * acked));
+        // Where nothing is lost, what delay and probes say is believed: a forwarder that waits to
+        // send a whole layer more would never be acked beyond the limit.
+        let proven = acked.filter(|_| loss >= NO_LOSS);
+        let ceiling = proven.map_or(f64::INFINITY, |acked| current.max(ramp * acked));
         let others = [acked, (delay > current).then_some(delay)];
         let candidates = CANDIDATES.iter().map(|factor| Some(factor * current)).chain(others);
         let mut best: Option<(f64, Model)> = None;

@@ -37,7 +37,9 @@ pub struct StandingQueue {
     since: Option<Instant>,
     decreased: Option<Instant>,
     futile: u8,
+    /// Delay at the first of a row of decreases, and the longest since the last.
     first_us: i64,
+    peak_us: i64,
     queue_us: i64,
     truce_until: Option<Instant>,
 }
@@ -50,6 +52,7 @@ impl StandingQueue {
         self.note(now, delay);
         let base = self.least.iter().flatten().min().copied().unwrap_or(delay);
         self.queue_us = delay - base;
+        self.peak_us = self.peak_us.max(self.queue_us);
         if self.queue_us < TOO_LONG_US {
             self.since = None;
             self.futile = 0;
@@ -64,7 +67,13 @@ impl StandingQueue {
         }
         if self.futile == 0 {
             self.first_us = self.queue_us;
+        } else if (self.queue_us as f64) < EFFECT * self.peak_us as f64 {
+            // It drains. What arrives meanwhile says nothing of what the path takes.
+            self.peak_us = self.queue_us;
+            self.decreased = Some(now);
+            return false;
         }
+        self.peak_us = self.queue_us;
         self.futile += 1;
         self.decreased = Some(now);
         if self.futile > MAX_FUTILE {

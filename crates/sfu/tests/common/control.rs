@@ -9,7 +9,7 @@ use sluice_sfu::allocator::{Allocator, AllocatorConfig, StreamDemand, StreamKind
 use sluice_sfu::bwe::{BandwidthEstimator, BweConfig, PacketSent, SendSideEstimator};
 use sluice_sfu::meter::TrackMeter;
 use sluice_sfu::pacer::{MAX_PADDING_ONLY, Paced, Pacer, Urgency};
-use sluice_sfu::{DownTrack, MediaPacket, TrackHistory};
+use sluice_sfu::{DownTrack, LayerSet, MediaPacket, TrackHistory};
 use sluice_sim::Link;
 use sluice_sim::feedback_receiver::{Feedback, FeedbackReceiver};
 
@@ -30,6 +30,7 @@ pub struct Control {
     pub state: StreamState,
     pacer: Pacer<Vec<u8>>,
     meter: TrackMeter,
+    live: LayerSet,
     twcc_seq: u16,
     next_meter: Instant,
 }
@@ -44,6 +45,7 @@ impl Control {
             state: StreamState::Active,
             pacer: Pacer::new(now, bwe.start_bps),
             meter: TrackMeter::new(false, now),
+            live: LayerSet::NONE,
             twcc_seq: 65_500,
             next_meter: now,
         }
@@ -52,6 +54,7 @@ impl Control {
     /// Counts a packet of the track, of any layer.
     pub fn measure(&mut self, now: Instant, packet: &MediaPacket) {
         self.meter.on_media(now, packet);
+        self.live = packet.live_layers;
     }
 
     pub fn on_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
@@ -91,7 +94,7 @@ impl Control {
                 enabled: true,
                 max_spatial: 2,
                 max_temporal: 3,
-                rates: self.meter.rates(now),
+                rates: self.meter.expected_rates(now, self.live),
             };
             self.allocator.set_stream(0, demand);
         }

@@ -2,9 +2,12 @@
 //! around the state machines, without sockets and encryption.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses another part")]
+#![allow(clippy::print_stdout, reason = "figures of the runs, shown with --nocapture")]
 
 pub mod control;
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sluice_rtp::codec::{Codec, MediaKind};
@@ -369,4 +372,36 @@ pub fn write_rtp(
     bytes.extend_from_slice(forwarded.rewrite.bytes());
     bytes.extend_from_slice(&packet.payload()[forwarded.rewrite.replaces()..]);
     bytes
+}
+
+/// Share of the runs of a scenario that may miss a figure: what the path and the key frames do in
+/// the worst moment is chance. Never what is wrong for the receiver; that panics at once.
+const MISSES: f64 = 0.02;
+
+/// Runs a scenario with many seeds, on every core, and fails with what each failing seed said if
+/// there are too many of them. `SIM_SEEDS` asks for another number.
+pub fn each_seed(usual: u64, scenario: impl Fn(u64) -> Result<(), String> + Sync) {
+    let wanted = std::env::var("SIM_SEEDS").ok().and_then(|n| n.parse().ok());
+    let (next, failures) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    let last = wanted.unwrap_or(usual);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= last {
+                return;
+            }
+            if let Err(failure) = scenario(seed) {
+                failures
+                    .lock()
+                    .expect("no scenario panics")
+                    .push(format!("seed {seed}: {failure}"));
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| _ = scope.spawn(work)));
+    let failures = failures.into_inner().expect("no scenario panics");
+    let misses = failures.len() as f64 / last.max(1) as f64;
+    println!("{} of {last} miss a figure\n{}", failures.len(), failures.join("\n"));
+    assert!(misses <= MISSES, "{} of {last}:\n{}", failures.len(), failures.join("\n"));
 }
