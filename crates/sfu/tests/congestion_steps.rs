@@ -3,8 +3,6 @@
 
 mod common;
 
-use std::time::Duration;
-
 use common::{Call, each_seed, ms};
 use sluice_sfu::allocator::StreamState;
 use sluice_sfu::bwe::BandwidthEstimator;

@@ -6,7 +6,6 @@
 
 pub mod control;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -382,25 +381,18 @@ const MISSES: f64 = 0.02;
 /// there are too many of them. `SIM_SEEDS` asks for another number.
 pub fn each_seed(usual: u64, scenario: impl Fn(u64) -> Result<(), String> + Sync) {
     let wanted = std::env::var("SIM_SEEDS").ok().and_then(|n| n.parse().ok());
-    let (next, failures) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     let last = wanted.unwrap_or(usual);
+    let next = AtomicU64::new(0);
     let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= last {
-                return;
-            }
-            if let Err(failure) = scenario(seed) {
-                failures
-                    .lock()
-                    .expect("no scenario panics")
-                    .push(format!("seed {seed}: {failure}"));
-            }
-        }
+        let seeds = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)));
+        let run = |seed| Some(format!("seed {seed}: {}", scenario(seed).err()?));
+        seeds.take_while(|seed| *seed < last).filter_map(run).collect::<Vec<_>>()
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| (0..threads).for_each(|_| _ = scope.spawn(work)));
-    let failures = failures.into_inner().expect("no scenario panics");
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
     let misses = failures.len() as f64 / last.max(1) as f64;
     println!("{} of {last} miss a figure\n{}", failures.len(), failures.join("\n"));
     assert!(misses <= MISSES, "{} of {last}:\n{}", failures.len(), failures.join("\n"));
