@@ -114,9 +114,7 @@ impl Outgoing<'_> {
     pub(super) fn len(&self) -> Option<usize> {
         let header_len = match self.template() {
             Some(template) => template.len,
-            None => {
-                self.with_extensions(|extensions| RtpHeaderWriter::len_with(extensions)).ok()?
-            }
+            None => self.with_extensions(RtpHeaderWriter::len_with).ok()?,
         };
         let osn = if self.rtx_seq.is_some() { OSN_LEN } else { 0 };
         let rest = self.packet.payload().len().checked_sub(self.form.rewrite.replaces())?;
