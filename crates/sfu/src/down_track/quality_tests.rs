@@ -68,7 +68,7 @@ impl Call {
             for _ in 0..UPDATE_INTERVAL.as_millis() / PACKET_TIME.as_millis() {
                 self.now += PACKET_TIME;
                 self.seq += 1;
-                if up > 0 && self.seq % up == 0 {
+                if self.seq.is_multiple_of(up) {
                     self.lost += 1;
                     continue;
                 }
@@ -80,7 +80,7 @@ impl Call {
                 let packet = self.track.on_rtp(self.now, binding, &view, &mut self.pool);
                 let sent = self.down.forward(self.now, &packet.expect("taken")).expect("audio");
                 self.highest = sent.seq.into();
-                self.lost += i32::from(down > 0 && self.seq % down == 0);
+                self.lost += i32::from(self.seq.is_multiple_of(down));
             }
             let block = ReportBlock {
                 ssrc: 1,
