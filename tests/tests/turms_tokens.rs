@@ -4,7 +4,7 @@ mod turms;
 
 use serde_json::{Value, json};
 use sluice_tests::fake_turms::{Fault, HMAC_KEY, jwt, statements};
-use sluice_turms::config::GatewayProbeConfig;
+use sluice_turms::config::{GatewayProbeConfig, HttpIdentityConfig};
 use sluice_turms::signed::sign;
 use std::time::Duration;
 use turms::{EVENT_SECRET, World, far, now_ms};
@@ -207,6 +207,63 @@ async fn passwords_are_checked_by_the_gateway_and_guesses_are_slowed_down() {
         }
         assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
     }
+}
+
+/// An operator's identity endpoint, in the form of Turms' gateway login type `http`: a GET with a
+/// body, which has no content type.
+async fn identity_endpoint() -> String {
+    use axum::http::{HeaderMap, StatusCode};
+    let answer = async |headers: HeaderMap, body: String| {
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&body["version"], headers["x-key"].to_str().unwrap()), (&json!(1), "k"));
+        let right = body["password"] == "right";
+        let status = if body["userId"] == 5 { StatusCode::BAD_GATEWAY } else { StatusCode::OK };
+        let statements = if body["userId"] == 4 { json!([]) } else { statements() };
+        let answer = json!({ "authenticated": right.to_string(), "statements": statements });
+        (status, answer.to_string())
+    };
+    let app = axum::Router::new().route("/login", axum::routing::get(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/login", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    url
+}
+
+#[tokio::test]
+async fn passwords_are_checked_by_the_operators_endpoint() {
+    let url = identity_endpoint().await;
+    let world = World::start_with(|config, _| {
+        config.jwt = None;
+        config.http_identity = Some(HttpIdentityConfig {
+            url,
+            method: "GET".into(),
+            headers: [("x-key".to_owned(), "k".to_owned())].into(),
+            timeout: Duration::from_secs(5),
+            status_codes: vec!["2??".into()],
+            body_fields: json!({ "authenticated": true }).as_object().unwrap().clone(),
+            per_user_per_min: 5,
+        });
+    })
+    .await;
+    world.turms.script(&json!([
+        { "op": "group", "id": 1 }, { "op": "member", "group": 1, "user": 3, "role": "MEMBER" },
+        { "op": "member", "group": 1, "user": 4, "role": "MEMBER" },
+    ]));
+    for (user, password, status, reason) in [
+        ("3", "right", 200, None),
+        ("3", "wrong", 401, Some("unauthorized")),
+        ("4", "right", 403, Some("policy")),
+        ("5", "right", 503, Some("identity_unavailable")),
+        ("03", "right", 400, Some("bad_request")),
+    ] {
+        let mut body = group("1");
+        body["user_id"] = user.into();
+        body["password"] = password.into();
+        let (got, answer) = world.post("/turms/v1/token", None, &body).await;
+        assert_eq!((got, answer["reason"].as_str()), (status, reason), "{user}: {answer}");
+    }
+    let (status, _) = world.token(3, &group("1")).await;
+    assert_eq!(status, 401, "this deployment takes no JWTs");
 }
 
 #[tokio::test]

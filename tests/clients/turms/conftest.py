@@ -18,6 +18,6 @@ def world(request):
     """A Turms and a server, changed by the test's `turms(…)` mark."""
     LOGS.mkdir(parents=True, exist_ok=True)
     mark = request.node.get_closest_marker("turms")
-    world = World(LOGS, mark.kwargs if mark else {})
+    world = World(LOGS, dict(mark.kwargs) if mark else {})
     yield world
     world.stop()

@@ -1,5 +1,5 @@
 """Turms' stock LiveKit plugin, byte for byte as it talks: length-delimited protobuf, tokens without
-an identity."""
+an identity, a webhook listener that answers 500 to `room_finished`."""
 
 import asyncio
 import time
@@ -99,5 +99,25 @@ def test_a_cancelled_meeting_that_never_began_succeeds_and_stays_closed(world):
         assert (status, body) == (200, b"\0")
         with pytest.raises(rtc.ConnectError):
             await join(world)
+
+    asyncio.run(run())
+
+
+@pytest.mark.turms(plugin_listener=True)
+def test_the_plugins_failing_listener_is_retried_a_bounded_number_of_times(world):
+    async def run():
+        events = world.listener.events
+        assert plugin_call(world, "CreateRoom", CREATE)[0] == 200
+        await until("started", lambda: (MEETING, "room_started") in events)
+        assert plugin_call(world, "DeleteRoom", DELETE)[0] == 200
+        finished = (MEETING, "room_finished")
+        await until("finished", lambda: events.count(finished) >= 2)
+        # Other meetings do not wait for the one that fails.
+        other = CREATE.replace(b"123456789", b"987654321")
+        assert plugin_call(world, "CreateRoom", other)[0] == 200
+        await until("another started", lambda: ("987654321", "room_started") in events, 2)
+        # Attempts follow each other after 1, 2, 4 and 8 seconds; then the event is given up.
+        await until("given up", lambda: world.server.metric("sluice_webhook_queued") == 0, 40)
+        assert events.count(finished) == 5
 
     asyncio.run(run())

@@ -3,17 +3,19 @@
 import base64
 import hashlib
 import hmac
+import http.server
 import json
 import os
 import pathlib
 import secrets
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 
-from harness.server import Server, Setup, binary, end_with_parent
+from harness.server import KEY, Server, Setup, binary, end_with_parent
 
 # As in its file: the line break belongs to the key.
 JWT_KEY = b"a key of Turms' sign-in service, long enough\n"
@@ -51,8 +53,32 @@ def exchange(url, body=None, headers=None, method=None):
         return error.code, error.read()
 
 
+class PluginListener(http.server.ThreadingHTTPServer):
+    """The webhook listener of Turms' stock plugin: it fails at every `room_finished`."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), PluginListener.Handler)
+        self.events = []  # room and event
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.server.events.append((event["room"]["name"], event["event"]))
+            self.send_response(500 if event["event"] == "room_finished" else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+
 class World:
+    """`plugin_listener` adds the stock plugin's webhook listener; everything else in `more` is
+    configuration of the section `turms`."""
+
     def __init__(self, logs, more):
+        self.listener = PluginListener() if more.pop("plugin_listener", False) else None
         self.process = subprocess.Popen(
             [fake_turms_binary()],
             stdin=subprocess.PIPE,
@@ -75,11 +101,17 @@ class World:
             },
             "events": {"secret_file": f"{path}/events.secret"},
         }
-        self.server = Server(Setup(extra=json.dumps({"turms": config | more})), logs)
+        extra = {"turms": config | more}
+        if self.listener:
+            url = f"http://127.0.0.1:{self.listener.server_port}"
+            extra["webhook"] = {"api_key": KEY, "urls": [url]}
+        self.server = Server(Setup(extra=json.dumps(extra)), logs)
         self.http = f"http://127.0.0.1:{self.server.port}"
 
     def stop(self):
         problem = self.server.stop()
+        if self.listener:
+            self.listener.shutdown()
         self.process.stdin.close()
         self.process.wait(10)
         self.directory.cleanup()

@@ -149,7 +149,7 @@ fn jwt(doc: &Document) -> Result<Option<JwtConfig>, ConfigError> {
         require_exp: doc.bool("turms.jwt.require_exp"),
         require_policy: doc.bool("turms.jwt.require_policy"),
         leeway_s: u32::try_from(duration(doc, "turms.jwt.leeway").as_secs()).unwrap_or(u32::MAX),
-        max_lifetime_s: (!max_lifetime.is_zero()).then(|| max_lifetime.as_secs()),
+        max_lifetime_s: (!max_lifetime.is_zero()).then_some(max_lifetime.as_secs()),
     };
     Ok(Some(JwtConfig { keys, expect }))
 }
