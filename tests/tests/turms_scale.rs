@@ -2,7 +2,7 @@
 //! under virtual time, with a Turms that is only numbers. `TURMS_PRESENT` says how many members of
 //! each group are in its call; with all of them the adapter asks for whole groups.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
