@@ -20,6 +20,6 @@ pub use session::{Session, SessionOutput, SessionRequests, SessionResponses};
 pub use sluice_room::{
     ApiError, COMPATIBLE_SERVER_VERSION, CloseReason, DataDrops, Grants, JoinError, JoinParams,
     Limits, LowPower, RoomConfig, RoomDescription, RoomSettings, SessionId, SessionOptions,
-    SharedResponse, TokenClaims, WebhookEvent, WebhookKind,
+    SharedResponse, TokenClaims, TurnSecret, WebhookEvent, WebhookKind,
 };
 pub use telemetry::{ByKind, Histogram, Telemetry};

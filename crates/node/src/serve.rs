@@ -9,7 +9,7 @@ use anyhow::Context;
 use axum::serve::ListenerExt;
 use rand::RngExt;
 use sluice_control::{
-    Limits, LowPower, ManagerConfig, MediaEngine, RoomConfig, RoomManager, WebhookEvent,
+    Limits, LowPower, ManagerConfig, MediaEngine, RoomConfig, RoomManager, TurnSecret, WebhookEvent,
 };
 use sluice_engine::api::Event;
 use sluice_engine::{
@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::addresses;
-use crate::config::{Config, Quality};
+use crate::config::{Config, Quality, TurnLogin};
 use crate::debug::{self, Debug};
 use crate::metrics::{self, Metrics};
 use crate::pages;
@@ -239,6 +239,7 @@ fn room_manager(
         region: config.region.clone(),
         server_version: defaults.server_version,
         ice_servers: ice_servers(config),
+        turn_secrets: turn_secrets(config),
         enabled_codecs,
         empty_timeout: config.room.empty_timeout,
         departure_timeout: config.room.departure_timeout,
@@ -287,12 +288,29 @@ fn ice_servers(config: &Config) -> Vec<proto::IceServer> {
         urls: vec![format!("stun:{}", server.trim_start_matches("stun:"))],
         ..Default::default()
     });
-    let turn = config.rtc.turn_servers.iter().map(|server| proto::IceServer {
-        urls: vec![server.url.clone()],
-        username: server.username.clone(),
-        credential: server.credential.clone(),
+    let turn = config.rtc.turn_servers.iter().filter_map(|server| match &server.login {
+        TurnLogin::Fixed { username, credential } => Some(proto::IceServer {
+            urls: vec![server.url.clone()],
+            username: username.clone(),
+            credential: credential.expose().to_owned(),
+        }),
+        TurnLogin::Shared { .. } => None,
     });
     stun.chain(turn).collect()
+}
+
+fn turn_secrets(config: &Config) -> Vec<TurnSecret> {
+    let servers = config.rtc.turn_servers.iter();
+    servers
+        .filter_map(|server| match &server.login {
+            TurnLogin::Shared { secret, ttl } => Some(TurnSecret {
+                url: server.url.clone(),
+                secret: secret.expose().to_owned(),
+                ttl: *ttl,
+            }),
+            TurnLogin::Fixed { .. } => None,
+        })
+        .collect()
 }
 
 fn limits(config: &Config) -> Limits {
@@ -323,6 +341,7 @@ fn signal_config(
         limits: limits(config),
         max_message_size: config.limit.signal_message,
         agents: Some(agents.clone()),
+        max_body: config.limit.max_request_body,
         health: Probe::new(move || match stop.is_cancelled() {
             true => Some("the node is shutting down".into()),
             false => health.unhealthy(),

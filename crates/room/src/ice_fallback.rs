@@ -133,7 +133,8 @@ impl Room {
     }
 
     fn has_relay(&self) -> bool {
-        let mut urls = self.config.ice_servers.iter().flat_map(|server| &server.urls);
+        let urls = self.config.ice_servers.iter().flat_map(|server| &server.urls);
+        let mut urls = urls.chain(self.config.turn_secrets.iter().map(|server| &server.url));
         urls.any(|url| url.starts_with("turns:"))
     }
 

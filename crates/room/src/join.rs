@@ -65,7 +65,7 @@ impl Room {
         let participant_sid = Some(participant.sid.clone());
         let is_recorder = participant.is_recorder();
 
-        self.send_join_response(key);
+        self.send_join_response(now, key);
         if let Some(participant) = self.participants.get_mut(&key) {
             participant.state = State::Joined;
         }
@@ -164,7 +164,7 @@ impl Room {
         (key, session)
     }
 
-    fn send_join_response(&mut self, key: ParticipantKey) {
+    fn send_join_response(&mut self, now: Instant, key: ParticipantKey) {
         let Some(participant) = self.participants.get(&key) else { return };
         let others = self.participants.iter();
         let others =
@@ -174,7 +174,7 @@ impl Room {
             participant: Some(self.info_of(participant)),
             other_participants: others.map(|(_, participant)| self.info_of(participant)).collect(),
             server_version: self.config.server_version.clone(),
-            ice_servers: self.config.ice_servers.clone(),
+            ice_servers: self.ice_servers_of(now, &participant.sid),
             subscriber_primary: participant.subscriber_primary(),
             client_configuration: self.client_configuration(participant),
             server_region: self.config.region.clone(),

@@ -35,6 +35,7 @@ mod subscribe;
 mod timers;
 mod track;
 mod track_info;
+mod turn_login;
 mod updates;
 
 pub use data::DataDrops;
@@ -57,3 +58,4 @@ pub use params::{
 pub use permissions::Grants;
 pub use room::Room;
 pub use rpc::RpcId;
+pub use turn_login::TurnSecret;

@@ -13,6 +13,7 @@ use crate::Grants;
 use crate::ids::ParticipantSid;
 use crate::low_power::LowPower;
 use crate::outputs::SessionId;
+use crate::turn_login::TurnSecret;
 
 /// What a room needs to know of the media plane besides the commands it sends.
 pub trait MediaHost: Send {
@@ -85,6 +86,8 @@ pub struct RoomConfig {
     pub server_version: String,
     /// ICE servers sent to clients; empty = the server's host candidates suffice.
     pub ice_servers: Vec<proto::IceServer>,
+    /// TURN servers for which each participant gets a login of its own.
+    pub turn_secrets: Vec<TurnSecret>,
     /// Mime types that rooms accept, e.g. `video/VP8`.
     pub enabled_codecs: Vec<proto::Codec>,
     /// A room nobody joined closes after this.
@@ -145,6 +148,7 @@ impl Default for RoomConfig {
             region: String::new(),
             server_version: COMPATIBLE_SERVER_VERSION.into(),
             ice_servers: Vec::new(),
+            turn_secrets: Vec::new(),
             enabled_codecs: codecs
                 .iter()
                 .map(|&mime| proto::Codec { mime: mime.into(), fmtp_line: String::new() })

@@ -70,7 +70,7 @@ impl Room {
             self.break_signal(key);
             return joined;
         }
-        self.send_reconnect(key);
+        self.send_reconnect(now, key);
         if simulation == Some(ResumeSimulation::AfterReconnect) {
             self.break_signal(key);
             return joined;
@@ -98,13 +98,13 @@ impl Room {
         }
     }
 
-    fn send_reconnect(&mut self, key: ParticipantKey) {
+    fn send_reconnect(&mut self, now: Instant, key: ParticipantKey) {
         let Some(participant) = self.participants.get(&key) else { return };
         if !participant.client.knows_reconnect() {
             return;
         }
         let reconnect = proto::ReconnectResponse {
-            ice_servers: self.config.ice_servers.clone(),
+            ice_servers: self.ice_servers_of(now, &participant.sid),
             client_configuration: self.client_configuration(participant),
             server_info: Some(server_info(&self.config)),
             last_message_seq: participant.last_reliable_sequence,

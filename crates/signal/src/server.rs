@@ -30,7 +30,7 @@ use crate::token::ApiKeys;
 use crate::twirp;
 use crate::whip;
 
-/// Largest request body, bytes (LiveKit: `limit.max_api_request_body_size`).
+/// Largest request body by default, bytes (LiveKit's).
 const MAX_BODY: usize = 10 << 20;
 
 /// How long browsers may remember a CORS preflight.
@@ -53,6 +53,8 @@ pub struct SignalConfig {
     pub max_message_size: usize,
     /// An adapter between callers and rooms.
     pub gate: Option<Arc<dyn Gate>>,
+    /// Largest body of a request, bytes (`limit.max_api_request_body_size`).
+    pub max_body: usize,
 }
 
 impl Default for SignalConfig {
@@ -66,6 +68,7 @@ impl Default for SignalConfig {
             agents: None,
             max_message_size: MAX_MESSAGE_SIZE,
             gate: None,
+            max_body: MAX_BODY,
         }
     }
 }
@@ -118,7 +121,7 @@ impl<H: SessionHost + RoomApi> SignalServer<H> {
             .route("/agent", any(agents::connect::<H>))
             .layer(from_fn_with_state(self.0.clone(), authenticate::<H>))
             .layer(DefaultBodyLimit::disable())
-            .layer(RequestBodyLimitLayer::new(MAX_BODY))
+            .layer(RequestBodyLimitLayer::new(self.0.0.config.max_body))
             .with_state(self.0.clone());
         // Paths are rewritten before they are routed, hence a router around the router.
         let outer = ServiceBuilder::new()

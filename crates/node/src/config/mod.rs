@@ -19,7 +19,9 @@ pub(crate) use document::{Document, Problem, parse_duration};
 pub(crate) use keys::{ApiKeys, Secret};
 pub(crate) use schema::KEYS;
 pub(crate) use services::RoomPresets;
-pub(crate) use typed::{AddressFilter, Config, LoggingConfig, Quality, RtcConfig, UdpPorts};
+pub(crate) use typed::{
+    AddressFilter, Config, LoggingConfig, Quality, RtcConfig, TurnLogin, UdpPorts,
+};
 
 /// Environment variables of the process.
 pub(crate) type Environment = BTreeMap<String, String>;
@@ -198,6 +200,18 @@ fn read_file(path: &std::path::Path) -> std::io::Result<String> {
     Ok(text)
 }
 
+/// The secret that a file holds, without the white space around it.
+fn read_secret(path: &str) -> Result<Secret, ConfigError> {
+    match read_file(path.as_ref()) {
+        Ok(text) => Ok(Secret::new(text.trim().to_owned())),
+        Err(source) => Err(ConfigError::Read {
+            what: "the secret of a TURN server",
+            path: path.into(),
+            source,
+        }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -351,6 +365,62 @@ mod tests {
         std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
         let flags = Flags { config: Some(path), ..Flags::default() };
         assert!(error_of(load(&flags, &Environment::new())).contains("1 MiB"));
+    }
+
+    #[test]
+    fn turn_servers_log_in_with_a_password_or_a_shared_secret() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        std::fs::write(&path, "north\n").unwrap();
+        let yaml = format!(
+            "keys:\n  k: {SECRET}\nrtc:\n  turn_servers:\n    - {{host: a, port: 3478, username: u, \
+             credential: c}}\n    - {{host: b, port: 443, protocol: tls, secret_file: {}, ttl: 600}}\n",
+            path.display()
+        );
+        let servers = load_yaml(&yaml).unwrap().rtc.turn_servers;
+        assert_eq!(servers[0].url, "turn:a:3478?transport=udp");
+        let login = TurnLogin::Shared {
+            secret: Secret::new("north".into()),
+            ttl: std::time::Duration::from_secs(600),
+        };
+        assert_eq!(
+            (servers[1].url.as_str(), &servers[1].login),
+            ("turns:b:443?transport=tcp", &login)
+        );
+        for (item, says) in [
+            ("{host: a, port: 70000}", "`rtc.turn_servers` must be"),
+            ("{host: a, port: 1, protocol: sctp}", "`rtc.turn_servers` must be"),
+            ("{host: a, port: 1, secret: s, ttl: 90000}", "one day at most"),
+            ("{host: a, port: 1, secret_file: /nonexistent}", "/nonexistent"),
+            ("{host: a, port: 1, pasword: s}", "rtc.turn_servers.pasword"),
+        ] {
+            let yaml = format!("keys:\n  k: {SECRET}\nrtc:\n  turn_servers:\n    - {item}\n");
+            let error = error_of(load_yaml(&yaml));
+            assert!(error.contains(says), "{item}: {error}");
+        }
+    }
+
+    #[test]
+    fn limit_of_zero_is_no_limit_and_old_names_of_limits_count() {
+        let yaml = format!(
+            "keys:\n  k: {SECRET}\nlimit:\n  max_metadata_size: 0\n  max_room_name_length: 9\nroom:\n  \
+             max_room_name_length: 5\n  max_participant_identity_length: 7\n"
+        );
+        let limit = load_yaml(&yaml).unwrap().limit;
+        assert_eq!(
+            (limit.max_metadata, limit.max_room_name, limit.max_identity),
+            (usize::MAX, 9, 7)
+        );
+    }
+
+    #[test]
+    fn keys_of_a_feature_that_is_off_are_harmless() {
+        let yaml = format!(
+            "keys:\n  k: {SECRET}\nturn:\n  enabled: false\n  udp_port: 3478\n  tls_port: 5349\n  \
+             domain: turn.example.org\nredis:\n  db: 1\n  dial_timeout: 500\nroom:\n  \
+             playout_delay: {{enabled: false, min: 100, max: 2000}}\n"
+        );
+        assert!(load_yaml(&yaml).is_ok(), "{}", error_of(load_yaml(&yaml)));
     }
 
     #[test]

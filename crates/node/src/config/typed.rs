@@ -9,12 +9,18 @@ use sluice_signal::WebhookConfig;
 
 use super::cidr::Cidr;
 use super::document::{parse_duration, parse_port_range};
-use super::{ApiKeys, ConfigError, Document, Problem, RoomPresets, services};
+use super::{ApiKeys, ConfigError, Document, Problem, RoomPresets, Secret, services};
 
 /// UDP port of development mode.
 const DEV_UDP_PORT: u16 = 7882;
 /// Shortest time between reports of audio levels: each costs a message per room.
 const MIN_LEVEL_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a login of a TURN server is valid, by default and at most (LiveKit's).
+const DEFAULT_TURN_TTL: Duration = Duration::from_secs(14_400);
+const MAX_TURN_TTL: Duration = Duration::from_secs(86_400);
+/// What can be said of a TURN server.
+const TURN_SERVER_KEYS: [&str; 8] =
+    ["host", "port", "protocol", "username", "credential", "secret", "secret_file", "ttl"];
 /// LiveKit's default UDP range, used when neither a port nor a range is given. One port per worker
 /// is taken from its start: peers share ports, so that a port per peer is never needed.
 const DEFAULT_UDP_RANGE: (u16, u16) = (50_000, 60_000);
@@ -163,15 +169,32 @@ impl AddressFilter {
     }
 }
 
-/// One external TURN server with a fixed login.
+/// One external TURN server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TurnServer {
     /// `turn:` or `turns:` URL.
     pub(crate) url: String,
-    /// Login name.
-    pub(crate) username: String,
-    /// Password.
-    pub(crate) credential: String,
+    /// How clients log in.
+    pub(crate) login: TurnLogin,
+}
+
+/// How clients log in to a TURN server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TurnLogin {
+    /// Everybody with the same name and password.
+    Fixed {
+        /// Login name.
+        username: String,
+        /// Password.
+        credential: Secret,
+    },
+    /// Each with a login of its own, made with a secret that the TURN server knows.
+    Shared {
+        /// The secret.
+        secret: Secret,
+        /// How long a login is valid.
+        ttl: Duration,
+    },
 }
 
 /// A quality of video, as LiveKit names them.
@@ -230,6 +253,8 @@ pub(crate) struct LimitConfig {
     pub(crate) max_identity: usize,
     /// Participant name.
     pub(crate) max_name: usize,
+    /// Body of an HTTP request.
+    pub(crate) max_request_body: usize,
     /// Tracks in and out of the node; 0 = no limit.
     pub(crate) num_tracks: u64,
     /// Bytes in and out of the node, per second; 0 = no limit.
@@ -440,55 +465,67 @@ fn node_ips(text: &str) -> Result<Vec<IpAddr>, ConfigError> {
 }
 
 fn turn_servers(doc: &Document) -> Result<Vec<TurnServer>, ConfigError> {
-    let wrong = || {
-        invalid(
-            "rtc.turn_servers",
-            "a list of servers with `host`, `port`, `protocol` (udp, tcp or tls), `username` and \
-             `credential`",
-        )
+    match doc.block("rtc.turn_servers") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(items)) => items.iter().map(turn_server).collect(),
+        Some(_) => Err(no_turn_server()),
+    }
+}
+
+fn no_turn_server() -> ConfigError {
+    invalid(
+        "rtc.turn_servers",
+        "a list of servers with `host`, `port`, `protocol` (udp, tcp or tls), and either `username` \
+         and `credential`, or `secret` (or `secret_file`)",
+    )
+}
+
+fn turn_server(item: &Value) -> Result<TurnServer, ConfigError> {
+    let item = item.as_object().ok_or_else(no_turn_server)?;
+    if let Some(key) = item.keys().find(|key| !TURN_SERVER_KEYS.contains(&key.as_str())) {
+        return Err(ConfigError::Problems(vec![Problem::Unknown {
+            path: format!("rtc.turn_servers.{key}"),
+            suggestion: None,
+        }]));
+    }
+    let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
+    let host = text("host");
+    let port = item.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
+    let port = port.filter(|port| *port != 0).ok_or_else(no_turn_server)?;
+    let (scheme, transport) = match text("protocol") {
+        "" | "udp" => ("turn", "udp"),
+        "tcp" => ("turn", "tcp"),
+        "tls" => ("turns", "tcp"),
+        _ => return Err(no_turn_server()),
     };
-    let items = match doc.block("rtc.turn_servers") {
-        None | Some(Value::Null) => return Ok(Vec::new()),
-        Some(Value::Array(items)) => items,
-        Some(_) => return Err(wrong()),
+    if host.is_empty() {
+        return Err(no_turn_server());
+    }
+    let secret = match (text("secret"), text("secret_file")) {
+        ("", "") => None,
+        ("", path) => Some(super::read_secret(path)?),
+        (secret, _) => Some(Secret::new(secret.to_owned())),
     };
-    items
-        .iter()
-        .map(|item| {
-            let item = item.as_object().ok_or_else(wrong)?;
-            if item.keys().any(|key| key == "secret" || key == "secret_file" || key == "ttl") {
-                return Err(ConfigError::Conflict(
-                    "`rtc.turn_servers` with `secret` cannot be used yet: give `username` and \
-                     `credential`"
-                        .into(),
-                ));
-            }
-            let known = ["host", "port", "protocol", "username", "credential"];
-            if let Some(key) = item.keys().find(|key| !known.contains(&key.as_str())) {
-                return Err(ConfigError::Problems(vec![Problem::Unknown {
-                    path: format!("rtc.turn_servers.{key}"),
-                    suggestion: None,
-                }]));
-            }
-            let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
-            let host = text("host");
-            let port = item.get("port").and_then(Value::as_u64).ok_or_else(wrong)?;
-            let (scheme, transport) = match text("protocol") {
-                "" | "udp" => ("turn", "udp"),
-                "tcp" => ("turn", "tcp"),
-                "tls" => ("turns", "tcp"),
-                _ => return Err(wrong()),
-            };
-            if host.is_empty() {
-                return Err(wrong());
-            }
-            Ok(TurnServer {
-                url: format!("{scheme}:{host}:{port}?transport={transport}"),
-                username: text("username").to_owned(),
-                credential: text("credential").to_owned(),
-            })
-        })
-        .collect()
+    let login = match secret {
+        Some(secret) => TurnLogin::Shared { secret, ttl: turn_ttl(item.get("ttl"))? },
+        None => TurnLogin::Fixed {
+            username: text("username").to_owned(),
+            credential: Secret::new(text("credential").to_owned()),
+        },
+    };
+    Ok(TurnServer { url: format!("{scheme}:{host}:{port}?transport={transport}"), login })
+}
+
+fn turn_ttl(value: Option<&Value>) -> Result<Duration, ConfigError> {
+    let seconds = match value {
+        None | Some(Value::Null) => 0,
+        Some(value) => value.as_u64().unwrap_or(u64::MAX),
+    };
+    match seconds {
+        0 => Ok(DEFAULT_TURN_TTL),
+        seconds if seconds <= MAX_TURN_TTL.as_secs() => Ok(Duration::from_secs(seconds)),
+        _ => Err(invalid("rtc.turn_servers.ttl", "a number of seconds, one day at most")),
+    }
 }
 
 fn room(doc: &Document) -> Result<RoomConfig, ConfigError> {
@@ -563,8 +600,17 @@ fn media(doc: &Document) -> Result<MediaConfig, ConfigError> {
 }
 
 fn limit(doc: &Document) -> LimitConfig {
-    let bytes = |name: &str| doc.uint(&format!("limit.{name}")) as usize;
+    // LiveKit once had some of them under `room`, and takes zero as no limit.
+    let bytes = |name: &str| {
+        let (path, before) = (format!("limit.{name}"), format!("room.{name}"));
+        let path = if doc.is_set(&before) && !doc.is_set(&path) { before } else { path };
+        match doc.uint(&path) {
+            0 => usize::MAX,
+            limit => usize::try_from(limit).unwrap_or(usize::MAX),
+        }
+    };
     LimitConfig {
+        max_request_body: bytes("max_api_request_body_size"),
         max_metadata: bytes("max_metadata_size"),
         max_attributes: bytes("max_attributes_size"),
         max_room_name: bytes("max_room_name_length"),
