@@ -7,6 +7,7 @@ use std::time::Instant;
 use sluice_rtp::codec::Codec;
 use sluice_sfu::red::{RedJoiner, RedSplitter, primary_payload_type};
 use sluice_sfu::{DropReason, MediaPacket};
+use smallvec::SmallVec;
 
 use crate::core::Core;
 use crate::core::track::Wire;
@@ -98,7 +99,7 @@ impl Core {
         let Some(state) = self.feeds.get_mut(feed) else { return };
         state.forms.published_red = true;
         let (red, plain) = (state.forms.takes_red(pt), state.forms.takes_other_than_red(pt));
-        let mut opus = Vec::new();
+        let mut opus = SmallVec::<[MediaPacket; 3]>::new();
         if plain && let Err(reason) = state.forms.splitter.split(packet, |p| opus.push(p)) {
             self.stats.drop_media(reason);
         }
