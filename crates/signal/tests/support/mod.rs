@@ -295,7 +295,8 @@ impl TestServer {
         let request = url.into_client_request().expect("a good request");
         let config = WebSocketConfig::default();
         let opening = tokio_tungstenite::connect_async_with_config(request, Some(config), false);
-        within(opening).await.map(|(socket, _)| socket)
+        // Large: TLS is compiled in.
+        within(Box::pin(opening)).await.map(|(socket, _)| socket)
     }
 
     /// Status and body of a refused upgrade.
