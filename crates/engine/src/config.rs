@@ -15,6 +15,10 @@ pub const MAX_WORKERS: u8 = 62;
 /// overflows the Linux default of 208 KiB.
 pub const SOCKET_BUFFER_BYTES: usize = 5 << 20;
 
+/// What a path is taken to carry until its receiver has reported, bits per second: the top layer of
+/// one camera, so that a call on a usual path does not begin with a switch of layers.
+const START_BPS: u64 = 2_500_000;
+
 /// Default of [`EngineConfig::egress_hold`].
 pub const DEFAULT_EGRESS_HOLD: Duration = Duration::from_millis(2);
 
@@ -55,12 +59,7 @@ pub struct CongestionConfig {
 impl Default for CongestionConfig {
     /// Most is LiveKit's assumption of a path.
     fn default() -> Self {
-        Self {
-            allow_pause: false,
-            start_bps: sluice_sfu::bwe::BweConfig::default().start_bps,
-            max_bps: 100_000_000,
-            min_channel_bps: 0,
-        }
+        Self { allow_pause: false, start_bps: START_BPS, max_bps: 100_000_000, min_channel_bps: 0 }
     }
 }
 

@@ -25,7 +25,10 @@ fn play(world: &mut World, publisher: usize, video: &Published, seq: &mut u64) {
 
 #[test]
 fn more_is_probed_for_when_more_is_wanted() {
-    let mut world = World::new(2, OWN_PORTS);
+    let mut config = common::config(2, OWN_PORTS);
+    let start_bps = 600_000;
+    config.congestion = Some(CongestionConfig { start_bps, ..CongestionConfig::default() });
+    let mut world = World::with(config);
     let (publisher, subscriber) = (world.connect(0), world.connect(1));
     let video = world.publish_video(publisher, &[]);
     world.subscribe(subscriber, &video);
@@ -37,7 +40,7 @@ fn more_is_probed_for_when_more_is_wanted() {
     // The path takes what the probes asked for.
     world.until("estimated", |w| {
         play(w, publisher, &video, &mut seq);
-        let start = ESTIMATE_BUCKETS_BPS.iter().position(|end| *end == 600_000).expect("a group");
+        let start = ESTIMATE_BUCKETS_BPS.iter().position(|end| *end == start_bps).expect("a group");
         w.total().receivers_by_estimate[start + 1..].iter().sum::<u64>() == 1
     });
 }

@@ -37,7 +37,8 @@ impl Core {
         state.live_layers = packet.live_layers;
         state.epoch = packet.epoch;
 
-        if begins {
+        // Before the packet is offered: a layer often begins with its key frame.
+        if begins || layers_changed {
             self.demands_changed(now, feed);
         }
         let Some(state) = self.feeds.get_mut(feed) else { return };

@@ -117,7 +117,7 @@ impl Feed {
 /// What the layers of a track cost.
 pub(crate) struct Metered {
     pub(crate) meter: TrackMeter,
-    last: (Option<Instant>, LayerRates),
+    last: (Option<(Instant, LayerSet)>, LayerRates),
 }
 
 impl Metered {
@@ -125,10 +125,11 @@ impl Metered {
         Self { meter: TrackMeter::new(false, now), last: (None, LayerRates::default()) }
     }
 
-    /// The rates, given the live layers; looked at anew a few times a second, for all receivers.
+    /// The rates, given the live layers; looked at anew a few times a second and whenever other
+    /// layers are live, for all receivers.
     pub(crate) fn rates(&mut self, now: Instant, live: LayerSet) -> LayerRates {
-        if self.last.0.is_none_or(|at| now >= at + RATES_INTERVAL) {
-            self.last = (Some(now), self.meter.expected_rates(now, live));
+        if self.last.0.is_none_or(|(at, of)| now >= at + RATES_INTERVAL || of != live) {
+            self.last = (Some((now, live)), self.meter.expected_rates(now, live));
         }
         self.last.1
     }
