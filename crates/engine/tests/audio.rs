@@ -184,5 +184,5 @@ fn a_large_room_hears_its_loudest_and_gives_the_place_of_who_falls_silent_to_the
     let packets = world.clients[listener].received(heard[1].ssrc);
     assert!(packets.windows(2).all(|p| *p[1].seq_no == *p[0].seq_no + 1));
     assert_eq!(world.numbers(listener, heard[0]).len(), 20);
-    assert!(world.total().dropped_for(sluice_engine::DropCause::OffStage) > 0);
+    world.until("counted", |w| w.total().dropped_for(sluice_engine::DropCause::OffStage) > 0);
 }

@@ -143,7 +143,7 @@ fn media_and_data_pass_over_ice_tcp() {
         world.speak(publisher, &audio, seq);
     }
     world.until("heard", |w| w.numbers(subscriber, hears).len() == 50);
-    assert_eq!(world.total().tcp_connections, 2);
+    world.until("counted", |w| w.total().tcp_connections == 2);
     world.send(Command::ClosePeer { peer: world.clients[publisher].peer });
     world.until("closed", |w| w.total().tcp_connections == 1 && w.total().peers == 1);
 }
