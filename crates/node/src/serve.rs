@@ -118,20 +118,6 @@ async fn serve(
         app = turms.router().fallback_service(app);
     }
     let mut servers = JoinSet::new();
-    for listener in listeners {
-        let app = app.clone().into_make_service_with_connect_info::<SocketAddr>();
-        let stop = stop.clone();
-        // Small messages that follow each other must not wait for an acknowledgement (RFC 896).
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY");
-            }
-        });
-        let server = axum::serve(listener, app);
-        servers.spawn(
-            server.with_graceful_shutdown(async move { stop.cancelled().await }).into_future(),
-        );
-    }
     if let Some(prometheus) = &config.prometheus {
         let metrics = Metrics {
             engine: engine.clone(),
@@ -155,6 +141,21 @@ async fn serve(
             .await
             .with_context(|| format!("`debug_handler.port` {port}"))?;
         let (app, stop) = (debug.router(), stop.clone());
+        let server = axum::serve(listener, app);
+        servers.spawn(
+            server.with_graceful_shutdown(async move { stop.cancelled().await }).into_future(),
+        );
+    }
+    // Last: whoever gets an answer here finds the other ports open too.
+    for listener in listeners {
+        let app = app.clone().into_make_service_with_connect_info::<SocketAddr>();
+        let stop = stop.clone();
+        // Small messages that follow each other must not wait for an acknowledgement (RFC 896).
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY");
+            }
+        });
         let server = axum::serve(listener, app);
         servers.spawn(
             server.with_graceful_shutdown(async move { stop.cancelled().await }).into_future(),
