@@ -480,7 +480,11 @@ impl<K: Copy> Stream<K> {
                 if Some(spatial) != lowest && !fluent {
                     continue;
                 }
-                self.push_step(Step { spatial, temporal, bps: rates.get(spatial, temporal) });
+                // What costs nothing more is not held back: it has not been measured yet.
+                let whole = rates.get(spatial, temporal) == rates.get(spatial, max_temporal);
+                let bps = rates.get(spatial, temporal);
+                let temporal = if whole { max_temporal } else { temporal };
+                self.push_step(Step { spatial, temporal, bps });
             }
         }
         // What is held keeps its place in the list while the rates move.

@@ -76,6 +76,16 @@ fn with_plenty_everything_is_unlimited() {
 }
 
 #[test]
+fn temporal_layers_of_unknown_cost_are_not_held_back() {
+    let unmeasured = LayerRates([[160_000; 4], [450_000; 4], [0; 4]]);
+    let mut bench = Bench::new(true, &[demand(StreamKind::Camera, unmeasured)]);
+    bench.at(0, 500_000);
+    assert_eq!(bench.of(0), up_to(1, 3));
+    bench.at(300, 200_000);
+    assert_eq!(bench.of(0), up_to(0, 3));
+}
+
+#[test]
 fn audio_is_never_touched() {
     let mut bench = Bench::new(true, &[camera(), audio()]);
     bench.at(0, 30_000);
@@ -86,11 +96,11 @@ fn audio_is_never_touched() {
 fn equals_share_and_higher_priority_gets_more() {
     let mut bench = Bench::new(true, &[camera(), camera()]);
     bench.at(0, 1_200_000);
-    assert_eq!((bench.of(0), bench.of(1)), (up_to(1, 2), up_to(1, 2)));
+    assert_eq!((bench.of(0), bench.of(1)), (up_to(1, 3), up_to(1, 3)));
     let urgent = StreamDemand { priority: 5, ..camera() };
     let mut bench = Bench::new(true, &[camera(), urgent]);
     bench.at(0, 2_200_000);
-    assert_eq!((bench.of(0), bench.of(1)), (up_to(1, 1), up_to(2, 2)));
+    assert_eq!((bench.of(0), bench.of(1)), (up_to(1, 1), up_to(2, 3)));
 }
 
 #[test]
@@ -98,7 +108,7 @@ fn a_screen_share_comes_first_but_leaves_faces_their_lowest_layer() {
     let screen = demand(StreamKind::ScreenShare, CAMERA);
     let mut bench = Bench::new(true, &[camera(), screen]);
     bench.at(0, 1_500_000);
-    assert_eq!((bench.of(0), bench.of(1)), (up_to(0, 2), up_to(2, 1)));
+    assert_eq!((bench.of(0), bench.of(1)), (up_to(0, 3), up_to(2, 1)));
 }
 
 #[test]
@@ -117,18 +127,18 @@ fn what_fits_nothing_is_paused_only_if_that_is_allowed() {
 #[test]
 fn down_goes_at_once_and_up_after_a_hold_with_a_margin() {
     let mut bench = Bench::new(true, &[camera()]);
-    assert_eq!(bench.at(0, 1_900_000).of(0), up_to(2, 2));
+    assert_eq!(bench.at(0, 1_900_000).of(0), up_to(2, 3));
     bench.at(100, 600_000);
     let last = bench.told.last().expect("told").1.allocation;
-    assert_eq!(last, Allocation::UpTo { spatial: 1, temporal: 2, urgent: true });
+    assert_eq!(last, Allocation::UpTo { spatial: 1, temporal: 3, urgent: true });
     // It fits again, but the hold is not over.
-    assert_eq!(bench.at(400, 1_900_000).of(0), up_to(1, 2));
-    assert_eq!(bench.at(1_700, 1_900_000).of(0), up_to(2, 2));
+    assert_eq!(bench.at(400, 1_900_000).of(0), up_to(1, 3));
+    assert_eq!(bench.at(1_700, 1_900_000).of(0), up_to(2, 3));
     // Without the margin what is there stays, and nothing more comes.
     let mut bench = Bench::new(true, &[camera()]);
     assert_eq!(bench.at(0, 502_000).of(0), up_to(1, 1));
-    assert_eq!(bench.at(5_000, 600_000).of(0), up_to(1, 2));
-    assert_eq!(bench.at(10_000, 495_000).of(0), up_to(1, 2));
+    assert_eq!(bench.at(5_000, 600_000).of(0), up_to(1, 3));
+    assert_eq!(bench.at(10_000, 495_000).of(0), up_to(1, 3));
 }
 
 #[test]
@@ -163,7 +173,7 @@ fn a_disabled_stream_costs_nothing_and_is_not_paused() {
     let mut bench = Bench::new(true, &[off, camera()]);
     bench.at(0, 560_000);
     assert_ne!(bench.of(0), Allocation::Paused);
-    assert_eq!(bench.of(1), up_to(1, 2));
+    assert_eq!(bench.of(1), up_to(1, 3));
     assert_eq!(bench.allocator.desired_bps(), 1_700_000);
 }
 
