@@ -153,28 +153,6 @@ pub fn decode_notification(message: &[u8]) -> Result<TurmsNotification, FrameErr
 mod tests {
     use super::*;
 
-    fn hex(text: &str) -> Vec<u8> {
-        let digits: Vec<u8> = text
-            .chars()
-            .filter(|c| !c.is_whitespace())
-            .map(|c| c.to_digit(16).expect("a hex digit") as u8)
-            .collect();
-        digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
-    }
-
-    /// What Turms' own JavaScript client sends to log user 1 in with the password "JWT"; it leaves
-    /// the device type out, which means a desktop.
-    #[test]
-    fn a_login_of_the_real_client_is_understood() {
-        let bytes = hex("0807 1a0b 0801 1001 1a03 4a5754 2000");
-        let request = TurmsRequest::decode(&bytes[..]).unwrap();
-        assert_eq!(request.request_id, Some(7));
-        let Some(RequestKind::CreateSession(session)) = request.kind else { panic!("a login") };
-        assert_eq!((session.version, session.user_id), (1, 1));
-        assert_eq!(session.password.as_deref(), Some("JWT"));
-        assert_eq!(session.user_status, Some(0));
-    }
-
     #[test]
     fn frames_are_taken_off_a_stream_as_they_arrive() {
         let mut stream = BytesMut::new();

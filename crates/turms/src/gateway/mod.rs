@@ -5,6 +5,8 @@
 //! status "invisible". Callers throttle it: otherwise it would be an oracle for guessing passwords.
 
 pub mod frames;
+#[cfg(test)]
+mod golden;
 
 use std::time::Duration;
 
@@ -111,8 +113,14 @@ fn answer(message: &Bytes) -> Result<Option<i32>, String> {
         return Ok(None);
     }
     let notification = decode_notification(message).map_err(|error| error.to_string())?;
-    if notification.request_id == Some(LOGIN_ID) || notification.close_status.is_some() {
-        return Ok(Some(notification.code.unwrap_or_default()));
+    let code = notification.code.unwrap_or_default();
+    if notification.close_status.is_some() {
+        // It may carry a code that says why; success would be none.
+        return if code == CODE_OK {
+            Err("the gateway ended the session".into())
+        } else {
+            Ok(Some(code))
+        };
     }
-    Ok(None)
+    Ok((notification.request_id == Some(LOGIN_ID)).then_some(code))
 }
