@@ -184,6 +184,13 @@ const READERS = {
         const r = request.getDeleteGroupBlockedUserRequest();
         return { kind: 'member_updated', group_id: id(r.getGroupId()), user_ids: [id(r.getUserId())] };
     },
+    // One user blocks another one, or does not any more.
+    CREATE_RELATIONSHIP_REQUEST: (request) => {
+        return { kind: 'user_blocked', user_ids: [id(request.getCreateRelationshipRequest().getUserId())] };
+    },
+    UPDATE_RELATIONSHIP_REQUEST: (request) => {
+        return { kind: 'user_blocked', user_ids: [id(request.getUpdateRelationshipRequest().getUserId())] };
+    },
 };
 
 /** Admin API calls that change who may be where. */

@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use sluice_turms::policy::Rights;
 use sluice_turms::rooms::{
-    Attendee, JoinProof, OpenRoom, RoomError, RoomEvent, RoomEventKind, RoomResult, Rooms,
-    TokenSpec,
+    Attendee, JoinProof, OpenRoom, RightsChange, RoomError, RoomEvent, RoomEventKind, RoomFuture,
+    RoomResult, Rooms, TokenSpec,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -30,6 +29,7 @@ pub enum Deed {
 #[derive(Debug, Default)]
 struct Inner {
     rooms: BTreeMap<String, BTreeMap<String, Attendee>>,
+    max_participants: BTreeMap<String, u32>,
     deeds: Vec<Deed>,
     minted: Vec<TokenSpec>,
 }
@@ -165,42 +165,39 @@ impl FakeRooms {
 }
 
 impl Rooms for FakeRooms {
-    fn open_rooms(&self) -> Vec<OpenRoom> {
+    fn open_rooms(&self) -> Vec<String> {
+        self.lock().rooms.keys().cloned().collect()
+    }
+
+    fn open_room(&self, room: &str) -> Option<OpenRoom> {
         let inner = self.lock();
-        let rooms = inner.rooms.iter();
-        rooms
-            .map(|(name, attendees)| OpenRoom {
-                name: name.clone(),
-                participants: attendees.len() as u32,
-                max_participants: 0,
-            })
-            .collect()
+        let participants = inner.rooms.get(room)?.len() as u32;
+        let max_participants = inner.max_participants.get(room).copied().unwrap_or_default();
+        Some(OpenRoom { participants, max_participants })
     }
 
     fn open<'a>(
         &'a self,
         room: &'a str,
         _empty_timeout: Option<Duration>,
-        _max_participants: Option<u32>,
-    ) -> BoxFuture<'a, RoomResult<()>> {
-        self.lock().rooms.entry(room.into()).or_default();
+        max_participants: Option<u32>,
+    ) -> RoomFuture<'a> {
+        let mut inner = self.lock();
+        inner.rooms.entry(room.into()).or_default();
+        inner.max_participants.insert(room.into(), max_participants.unwrap_or_default());
+        drop(inner);
         self.tell(room, RoomEventKind::Started);
         async { Ok(()) }.boxed()
     }
 
-    fn attendees<'a>(&'a self, room: &'a str) -> BoxFuture<'a, RoomResult<Vec<Attendee>>> {
+    fn attendees<'a>(&'a self, room: &'a str) -> RoomFuture<'a, Vec<Attendee>> {
         let inner = self.lock();
         let attendees = inner.rooms.get(room).map(|room| room.values().cloned().collect());
         async move { attendees.ok_or(RoomError::NotFound) }.boxed()
     }
 
-    fn set_rights<'a>(
-        &'a self,
-        room: &'a str,
-        identity: &'a str,
-        rights: Rights,
-        attributes: BTreeMap<String, String>,
-    ) -> BoxFuture<'a, RoomResult<()>> {
+    fn set_rights<'a>(&'a self, change: RightsChange<'a>) -> RoomFuture<'a> {
+        let RightsChange { room, identity, rights, attributes } = change;
         let result = self.change(room, identity, |attendee| {
             attendee.can_publish = rights.can_publish;
             attendee.can_publish_data = rights.can_publish_data;
@@ -211,17 +208,12 @@ impl Rooms for FakeRooms {
         async move { result }.boxed()
     }
 
-    fn set_admin<'a>(
-        &'a self,
-        room: &'a str,
-        identity: &'a str,
-        admin: bool,
-    ) -> BoxFuture<'a, RoomResult<()>> {
+    fn set_admin<'a>(&'a self, room: &'a str, identity: &'a str, admin: bool) -> RoomFuture<'a> {
         self.done(Deed::Admin(room.into(), identity.into(), admin));
         async { Ok(()) }.boxed()
     }
 
-    fn remove<'a>(&'a self, room: &'a str, identity: &'a str) -> BoxFuture<'a, RoomResult<()>> {
+    fn remove<'a>(&'a self, room: &'a str, identity: &'a str) -> RoomFuture<'a> {
         let there = self.attendee(room, identity).is_some();
         if there {
             self.lock().deeds.push(Deed::Removed(room.into(), identity.into()));
@@ -230,7 +222,7 @@ impl Rooms for FakeRooms {
         async move { if there { Ok(()) } else { Err(RoomError::NotFound) } }.boxed()
     }
 
-    fn close<'a>(&'a self, room: &'a str) -> BoxFuture<'a, RoomResult<()>> {
+    fn close<'a>(&'a self, room: &'a str) -> RoomFuture<'a> {
         let there = self.lock().rooms.remove(room).is_some();
         if there {
             self.lock().deeds.push(Deed::Closed(room.into()));
@@ -241,12 +233,25 @@ impl Rooms for FakeRooms {
 
     fn mint(&self, token: &TokenSpec) -> RoomResult<String> {
         self.lock().minted.push(token.clone());
-        Ok(format!("token of {} for {}", token.identity, token.room))
+        Ok(text_of(token))
     }
 
-    /// Tokens look like `proof:<key>:<room>`.
+    /// Tokens of the stock plugin look like `proof:<key>:<room>`, our own ones as they were made.
     fn verify_join(&self, token: &str) -> Option<JoinProof> {
-        let mut parts = token.strip_prefix("proof:")?.splitn(2, ':');
-        Some(JoinProof { api_key: parts.next()?.into(), room: parts.next()?.into() })
+        if let Some(own) = self.lock().minted.iter().find(|spec| text_of(spec) == token) {
+            return Some(JoinProof {
+                room: own.room.clone(),
+                api_key: own.api_key.clone().unwrap_or_default(),
+                identity: own.identity.clone(),
+                issued_at: own.issued_at,
+            });
+        }
+        let (api_key, room) = token.strip_prefix("proof:")?.split_once(':')?;
+        let (api_key, room) = (api_key.to_owned(), room.to_owned());
+        Some(JoinProof { room, api_key, identity: String::new(), issued_at: 0 })
     }
+}
+
+fn text_of(token: &TokenSpec) -> String {
+    format!("token of {} for {} from {}", token.identity, token.room, token.issued_at)
 }

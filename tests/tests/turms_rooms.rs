@@ -102,6 +102,17 @@ async fn whoever_is_removed_is_out_and_cannot_return_with_the_old_token() {
         |issued_at| sluice_turms::gate::TokenFacts { api_key: "turms", identity: "3", issued_at };
     assert!(world.adapter.gate().admit(ROOM, token(old.issued_at), now_ms()).is_err());
     assert_eq!(world.token(3, &body).await.0, 403);
+    // Nor can one who was not in the call just then.
+    assert_eq!(world.token(4, &body).await.0, 200);
+    let old = world.rooms.last_token().unwrap();
+    world.rooms.leave(ROOM, "4");
+    world.turms.script(&json!([{ "op": "remove_member", "group": 42, "user": 4 }]));
+    let removed = json!({ "kind": "members_removed", "group_id": "42", "user_ids": ["4", "1"] });
+    world.notice(removed).await;
+    let four = sluice_turms::gate::TokenFacts { identity: "4", ..token(old.issued_at) };
+    assert!(world.adapter.gate().admit(ROOM, four, now_ms()).is_err());
+    let owner = sluice_turms::gate::TokenFacts { identity: "1", ..token(old.issued_at) };
+    assert!(world.adapter.gate().admit(ROOM, owner, now_ms()).is_ok(), "still a member");
     // Added again, with a new token, they may return at once.
     world.turms.script(&json!([{ "op": "member", "group": 42, "user": 3, "role": "MEMBER" }]));
     world.notice(json!({ "kind": "members_added", "group_id": "42", "user_ids": ["3"] })).await;
@@ -255,4 +266,86 @@ async fn groups_hear_of_their_calls_once() {
     assert!(state.messages.iter().all(|message| message["targetId"] == 42));
     assert!(state.messages.iter().all(|message| message["records"][0] == "ZA=="), "type 100");
     assert!(state.refused.is_empty(), "{:?}", state.refused);
+}
+
+#[tokio::test]
+async fn answers_of_few_records_remove_nobody() {
+    let world = World::start_with(|config, _| {
+        often(config);
+        config.admin.page_size = 3;
+    })
+    .await;
+    let groups = 1..=7;
+    for group in groups.clone() {
+        world.turms.script(&json!([{ "op": "group", "id": group }]));
+        for user in 1..=4 {
+            let role = if user == 1 { "OWNER" } else { "MEMBER" };
+            world
+                .turms
+                .script(&json!([{ "op": "member", "group": group, "user": user, "role": role }]));
+            world.rooms.join(&format!("turms:g:{group}"), &user.to_string());
+        }
+    }
+    let told = |rooms: &FakeRooms| {
+        groups.clone().all(|group| {
+            let role = |user: i32| {
+                let attendee = rooms.attendee(&format!("turms:g:{group}"), &user.to_string());
+                attendee.is_some_and(|attendee| attendee.attributes.contains_key("turms.role"))
+            };
+            (1..=4).all(role)
+        })
+    };
+    world.rooms.until("everybody was looked at", told).await;
+    let stats = world.adapter.stats();
+    assert_eq!(stats.participants_removed.get() + stats.rooms_closed.get(), 0);
+    assert_eq!(stats.removals_held.get(), 0);
+}
+
+#[tokio::test]
+async fn a_private_call_ends_for_whoever_the_other_one_blocks() {
+    let world = World::start_with(|config, _| {
+        often(config);
+        config.admin.check_relationships = true;
+        config.admin.check_users = true;
+    })
+    .await;
+    let body = |other: &str| json!({ "target": { "type": "user", "id": other } });
+    assert_eq!(world.token(3, &body("4")).await.0, 200);
+    let private = "turms:u:3:4";
+    world.rooms.join(private, "3");
+    world.rooms.join(private, "4");
+    world.turms.script(&json!([{ "op": "user_block", "owner": 4, "user": 3 }]));
+    world.notice(json!({ "kind": "user_blocked", "user_ids": ["3"] })).await;
+    world.rooms.until("out", |rooms| rooms.attendee(private, "3").is_none()).await;
+    assert!(world.rooms.attendee(private, "4").is_some(), "who blocked may stay");
+    let (status, answer) = world.token(3, &body("4")).await;
+    assert_eq!((status, &answer["reason"]), (403, &json!("blocked")));
+    assert_eq!(world.token(4, &body("3")).await.0, 200);
+    world.turms.script(&json!([{ "op": "user", "id": 4, "password": "p", "inactive": true }]));
+    world.rooms.until("inactive", |rooms| !rooms.is_open(private)).await;
+    assert_eq!(world.turms.lock().refused, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn of_an_unknown_meeting_blocks_are_followed_and_unbound_guests_left_alone() {
+    let world = World::start_with(|config, _| often(config)).await;
+    let meeting = "123456789";
+    world.rooms.join(meeting, "3");
+    world.rooms.join(meeting, "turms-00000000000000aa");
+    world.turms.script(&json!([{ "op": "block", "user": 3, "until": far() }]));
+    world.rooms.until("blocked", |rooms| rooms.attendee(meeting, "3").is_none()).await;
+    assert!(world.rooms.attendee(meeting, "turms-00000000000000aa").is_some());
+}
+
+#[tokio::test]
+async fn a_muted_member_who_comes_back_with_an_old_token_is_muted_again() {
+    let world = call(often).await;
+    world.turms.script(&json!([
+        { "op": "member", "group": 42, "user": 3, "role": "MEMBER", "mute_end": far() },
+    ]));
+    world.rooms.until("muted", |rooms| !may_publish(rooms, "3")).await;
+    // The new session takes the place of the old one, with the rights of before.
+    world.rooms.join(ROOM, "3");
+    assert!(may_publish(&world.rooms, "3"));
+    world.rooms.until("muted again", |rooms| !may_publish(rooms, "3")).await;
 }

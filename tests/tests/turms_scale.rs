@@ -14,7 +14,7 @@ use futures_util::future::{BoxFuture, ready};
 use sluice_tests::fake_rooms::FakeRooms;
 use sluice_turms::admin::{
     BlockedUserRecord, Directory, GroupBlockRecord, GroupRecord, GroupUserKey, MemberRecord, Page,
-    Posted, Priority, SystemMessage, TurmsError, TurmsResult, UserRecord,
+    Posted, Priority, RelationshipRecord, SystemMessage, TurmsError, TurmsResult, UserRecord,
 };
 use sluice_turms::config::{AdminConfig, Secret};
 use sluice_turms::ids::{GroupId, UserId};
@@ -118,12 +118,13 @@ impl Directory for Budgeted {
         assert!(fits(groups) && fits(users));
         async move {
             self.turn().await;
+            let wanted: HashSet<i64> = users.iter().map(|user| user.get()).collect();
             let mut records = Vec::new();
             for group in groups {
                 self.numbers.looked_at.lock().unwrap().insert(group.get());
                 let first = (group.get() - FIRST_GROUP) * MEMBERS + 1;
                 for user in first..first + MEMBERS {
-                    if users.is_empty() || users.iter().any(|known| known.get() == user) {
+                    if wanted.is_empty() || wanted.contains(&user) {
                         records.push(MemberRecord {
                             key: GroupUserKey { group_id: group.get(), user_id: user },
                             role: Some("MEMBER".into()),
@@ -138,11 +139,11 @@ impl Directory for Budgeted {
         .boxed()
     }
 
-    fn count_members<'a>(
-        &'a self,
+    fn count_members(
+        &self,
         _group: GroupId,
         _priority: Priority,
-    ) -> BoxFuture<'a, TurmsResult<u64>> {
+    ) -> BoxFuture<'_, TurmsResult<u64>> {
         self.numbers.answer(MEMBERS as u64)
     }
 
@@ -189,6 +190,14 @@ impl Directory for Budgeted {
         _users: &'a [UserId],
         _priority: Priority,
     ) -> BoxFuture<'a, TurmsResult<Vec<UserRecord>>> {
+        ready(Err(TurmsError::RateLimited)).boxed()
+    }
+
+    fn relationship_blocks<'a>(
+        &'a self,
+        _users: &'a [UserId],
+        _priority: Priority,
+    ) -> BoxFuture<'a, TurmsResult<Vec<RelationshipRecord>>> {
         ready(Err(TurmsError::RateLimited)).boxed()
     }
 

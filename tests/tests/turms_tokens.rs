@@ -4,7 +4,7 @@ mod turms;
 
 use serde_json::{Value, json};
 use sluice_tests::fake_turms::{Fault, HMAC_KEY, jwt, statements};
-use sluice_turms::config::{GatewayProbeConfig, HttpIdentityConfig};
+use sluice_turms::config::{GatewayProbeConfig, HttpIdentityConfig, Secret};
 use sluice_turms::signed::sign;
 use std::time::Duration;
 use turms::{EVENT_SECRET, World, far, now_ms};
@@ -27,7 +27,8 @@ async fn a_member_gets_a_token_bound_to_the_turms_user() {
     assert_eq!(status, 200, "{answer}");
     assert_eq!(answer["room_name"], "turms:g:42");
     assert_eq!(answer["identity"], "7");
-    assert_eq!(answer["participant_token"], "token of 7 for turms:g:42");
+    let token = answer["participant_token"].as_str().unwrap_or_default();
+    assert!(token.starts_with("token of 7 for turms:g:42"), "{token}");
     assert_eq!(answer["permissions"]["can_publish"], true);
     assert_eq!(answer["permissions"]["room_admin"], false);
     assert!(answer["server_url"].as_str().is_some_and(|url| url.starts_with("ws://127.0.0.1:")));
@@ -237,7 +238,7 @@ async fn passwords_are_checked_by_the_operators_endpoint() {
         config.http_identity = Some(HttpIdentityConfig {
             url,
             method: "GET".into(),
-            headers: [("x-key".to_owned(), "k".to_owned())].into(),
+            headers: [("x-key".to_owned(), Secret::new("k"))].into(),
             timeout: Duration::from_secs(5),
             status_codes: vec!["2??".into()],
             body_fields: json!({ "authenticated": true }).as_object().unwrap().clone(),
@@ -325,4 +326,54 @@ async fn the_roster_is_for_those_who_may_join() {
     assert_eq!(world.get(9, "/turms/v1/rooms/group/42").await.0, 403);
     let (status, health) = world.get(7, "/turms/v1/health").await;
     assert_eq!((status, health["status"].as_str()), (200, Some("ok")));
+}
+
+#[tokio::test]
+async fn the_token_of_a_room_shows_its_roster_and_no_other() {
+    let world = World::start().await;
+    world.turms.script(&json!([
+        { "op": "group", "id": 42 }, { "op": "member", "group": 42, "user": 7, "role": "MEMBER" },
+        { "op": "group", "id": 43 }, { "op": "member", "group": 43, "user": 7, "role": "MEMBER" },
+    ]));
+    let (_, answer) = world.token(7, &json!({ "target": { "type": "group", "id": "42" } })).await;
+    let token = answer["participant_token"].as_str().expect("a token");
+    let (status, roster) = world.get_with(token, "/turms/v1/rooms/group/42").await;
+    assert_eq!((status, &roster["open"]), (200, &Value::Bool(false)));
+    assert_eq!(world.get_with(token, "/turms/v1/rooms/group/43").await.0, 401);
+    // It is no sign-in: no token comes of a token.
+    let body = json!({ "target": { "type": "group", "id": "42" } });
+    assert_eq!(world.post("/turms/v1/token", Some(token), &body).await.0, 401);
+    world.turms.script(&json!([{ "op": "remove_member", "group": 42, "user": 7 }]));
+    world.notice(json!({ "kind": "members_removed", "group_id": "42", "user_ids": ["7"] })).await;
+    // It was issued before the removal: it counts no more.
+    assert_eq!(world.get_with(token, "/turms/v1/rooms/group/42").await.0, 401);
+}
+
+#[tokio::test]
+async fn a_life_of_zero_is_refused() {
+    let world = World::start().await;
+    let body = json!({ "target": { "type": "group", "id": "42" }, "ttl_seconds": 0 });
+    let (status, answer) = world.token(7, &body).await;
+    assert_eq!((status, &answer["reason"]), (400, &json!("bad_request")));
+}
+
+#[tokio::test]
+async fn a_full_meeting_has_no_tokens_left() {
+    let world = World::start().await;
+    let (meeting, target) = ("123456789", json!({ "type": "meeting", "id": "123456789" }));
+    world.turms.script(&json!([{ "op": "group", "id": 42 }]));
+    for user in 1..=3 {
+        let member = json!([{ "op": "member", "group": 42, "user": user, "role": "MEMBER" }]);
+        world.turms.script(&member);
+    }
+    let create = json!({
+        "requester_id": "1", "meeting": { "id": meeting, "group_id": "42" },
+        "options": { "max_participants": 2 },
+    });
+    assert_eq!(world.conference("create", create).await.0, 200);
+    world.rooms.join(meeting, "1");
+    assert_eq!(world.token(2, &json!({ "target": target })).await.0, 200);
+    world.rooms.join(meeting, "2");
+    let (status, answer) = world.token(3, &json!({ "target": target })).await;
+    assert_eq!((status, &answer["reason"]), (409, &json!("room_full")));
 }

@@ -1,13 +1,11 @@
 //! The Turms adapter on this node: rooms and tokens as the adapter sees them, and the adapter as
 //! signalling sees it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use rand::random;
 use sluice_control::{ApiError, RoomManager, WebhookEvent, WebhookKind};
 use sluice_proto as proto;
@@ -16,9 +14,9 @@ use sluice_signal::{Admission, FramedBody, Gate, HttpError};
 use sluice_turms::admin::AdminClient;
 use sluice_turms::compat::{Framing, unframe};
 use sluice_turms::gate::{TokenFacts, TurmsGate, UNBOUND_ATTRIBUTE};
-use sluice_turms::policy::Rights;
 use sluice_turms::rooms::{
-    Attendee, JoinProof, OpenRoom, RoomError, RoomEvent, RoomEventKind, RoomResult, TokenSpec,
+    Attendee, JoinProof, OpenRoom, RightsChange, RoomError, RoomEvent, RoomEventKind, RoomFuture,
+    RoomResult, TokenSpec,
 };
 use sluice_turms::{Adapter, AdapterParts, AdapterTasks, Clock, Rooms, TurmsConfig, TurmsStats};
 use tokio::sync::mpsc;
@@ -45,6 +43,12 @@ impl TurmsNode {
         keys: ApiKeys,
         events: mpsc::Receiver<Arc<WebhookEvent>>,
     ) -> anyhow::Result<Self> {
+        if config.state_file.is_none() {
+            tracing::warn!(
+                "a restart forgets who was removed and which meetings were cancelled: set \
+                 `turms.state_file`"
+            );
+        }
         let stats = Arc::new(TurmsStats::default());
         let client = AdminClient::new(config.admin.clone(), stats.clone());
         let parts = AdapterParts {
@@ -189,15 +193,15 @@ fn attendee(info: proto::ParticipantInfo) -> Attendee {
 }
 
 impl Rooms for NodeRooms {
-    fn open_rooms(&self) -> Vec<OpenRoom> {
-        let rooms = self.rooms.list_rooms(&[]).into_iter();
-        rooms
-            .map(|room| OpenRoom {
-                name: room.name,
-                participants: room.num_participants,
-                max_participants: room.max_participants,
-            })
-            .collect()
+    fn open_rooms(&self) -> Vec<String> {
+        self.rooms.list_rooms(&[]).into_iter().map(|room| room.name).collect()
+    }
+
+    fn open_room(&self, room: &str) -> Option<OpenRoom> {
+        self.rooms.list_rooms(&[room.to_owned()]).first().map(|room| OpenRoom {
+            participants: room.num_participants,
+            max_participants: room.max_participants,
+        })
     }
 
     fn open<'a>(
@@ -205,7 +209,7 @@ impl Rooms for NodeRooms {
         room: &'a str,
         empty_timeout: Option<Duration>,
         max_participants: Option<u32>,
-    ) -> BoxFuture<'a, RoomResult<()>> {
+    ) -> RoomFuture<'a> {
         let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
         let request = proto::CreateRoomRequest {
             name: room.to_owned(),
@@ -216,7 +220,7 @@ impl Rooms for NodeRooms {
         async move { self.rooms.create_room(request).await.map(|_| ()).map_err(room_error) }.boxed()
     }
 
-    fn attendees<'a>(&'a self, room: &'a str) -> BoxFuture<'a, RoomResult<Vec<Attendee>>> {
+    fn attendees<'a>(&'a self, room: &'a str) -> RoomFuture<'a, Vec<Attendee>> {
         async move {
             let participants = self.rooms.list_participants(room).await.map_err(room_error)?;
             Ok(participants.into_iter().map(attendee).collect())
@@ -224,14 +228,9 @@ impl Rooms for NodeRooms {
         .boxed()
     }
 
-    fn set_rights<'a>(
-        &'a self,
-        room: &'a str,
-        identity: &'a str,
-        rights: Rights,
-        attributes: BTreeMap<String, String>,
-    ) -> BoxFuture<'a, RoomResult<()>> {
+    fn set_rights<'a>(&'a self, change: RightsChange<'a>) -> RoomFuture<'a> {
         async move {
+            let RightsChange { room, identity, rights, attributes } = change;
             let now = self.rooms.get_participant(room, identity).await.map_err(room_error)?;
             // What the policy does not speak of stays as it is.
             let permission = proto::ParticipantPermission {
@@ -251,22 +250,17 @@ impl Rooms for NodeRooms {
         .boxed()
     }
 
-    fn set_admin<'a>(
-        &'a self,
-        room: &'a str,
-        identity: &'a str,
-        admin: bool,
-    ) -> BoxFuture<'a, RoomResult<()>> {
+    fn set_admin<'a>(&'a self, room: &'a str, identity: &'a str, admin: bool) -> RoomFuture<'a> {
         async move { self.rooms.set_room_admin(room, identity, admin).await.map_err(room_error) }
             .boxed()
     }
 
-    fn remove<'a>(&'a self, room: &'a str, identity: &'a str) -> BoxFuture<'a, RoomResult<()>> {
+    fn remove<'a>(&'a self, room: &'a str, identity: &'a str) -> RoomFuture<'a> {
         async move { self.rooms.remove_participant(room, identity).await.map_err(room_error) }
             .boxed()
     }
 
-    fn close<'a>(&'a self, room: &'a str) -> BoxFuture<'a, RoomResult<()>> {
+    fn close<'a>(&'a self, room: &'a str) -> RoomFuture<'a> {
         async move { self.rooms.delete_room(room).await.map_err(room_error) }.boxed()
     }
 
@@ -296,6 +290,11 @@ impl Rooms for NodeRooms {
     fn verify_join(&self, token: &str) -> Option<JoinProof> {
         let verified = verify(token, &self.keys, unix_time()).ok()?;
         let video = verified.claims.video.filter(|video| video.room_join)?;
-        Some(JoinProof { room: video.room, api_key: verified.api_key })
+        Some(JoinProof {
+            room: video.room,
+            api_key: verified.api_key,
+            identity: verified.claims.identity,
+            issued_at: i64::try_from(verified.issued_at).unwrap_or(i64::MAX),
+        })
     }
 }

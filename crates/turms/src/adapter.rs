@@ -1,9 +1,9 @@
 //! The adapter itself: what the HTTP face, the synchronisation and the notices share, and the
 //! decisions about users and rooms that both tokens and live participants follow.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,15 +11,16 @@ use axum::http::StatusCode;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::admin::Directory;
+use crate::admin::{Directory, Priority, TurmsResult, id_chunks};
 use crate::clock::Clock;
 use crate::config::TurmsConfig;
-use crate::gate::TurmsGate;
+use crate::gate::{TokenFacts, TurmsGate};
 use crate::http::{Refusal, router};
 use crate::identity::{Identity, IdentityError, Principal, Proof};
-use crate::ids::{GroupId, MeetingId, Target, UserId};
+use crate::ids::{GroupId, MeetingId, Target, UserId, user_of_identity};
 use crate::jwt::Action;
 use crate::lookup::Lookup;
+use crate::memory::{Entry, Meeting, Memory};
 use crate::notices::Notices;
 use crate::policy::{
     Decision, GroupCase, Rights, Role, UnixMillis, UserFacts, decide_group, decide_private,
@@ -28,8 +29,7 @@ use crate::rooms::{RoomError, RoomEvent, Rooms, TokenSpec};
 use crate::signed::{SignedError, SignedRequests};
 use crate::stats::TurmsStats;
 use crate::sync::{Sync, SyncMessage};
-use crate::sync_util::lock;
-use crate::throttle::Throttle;
+use crate::throttle::{Seldom, Throttle};
 
 /// The participant's role in the group, as an attribute.
 pub const ROLE_ATTRIBUTE: &str = "turms.role";
@@ -38,14 +38,6 @@ pub const MUTED_ATTRIBUTE: &str = "turms.muted_until";
 
 /// Messages that wait for the synchronisation.
 const SYNC_QUEUE: usize = 1024;
-
-/// A meeting that our plugin inside Turms told us of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Meeting {
-    pub(crate) creator: UserId,
-    pub(crate) user: Option<UserId>,
-    pub(crate) group: Option<GroupId>,
-}
 
 /// What a user wants a token for.
 #[derive(Debug)]
@@ -111,7 +103,8 @@ pub struct Adapter {
     lookup: Lookup,
     gate: Arc<TurmsGate>,
     signed: Option<SignedRequests>,
-    meetings: Mutex<HashMap<MeetingId, Meeting>>,
+    refused_requests: Seldom,
+    memory: Arc<Memory>,
     notices: Arc<Notices>,
     sync: mpsc::Sender<SyncMessage>,
     pub(crate) per_user: Throttle<UserId>,
@@ -141,15 +134,13 @@ impl Adapter {
     /// An adapter, and its tasks.
     ///
     /// # Errors
-    /// A URL or certificate of the configuration is unusable.
+    /// A URL, a certificate or the state file of the configuration is unusable.
     pub fn new(parts: AdapterParts) -> Result<(Arc<Self>, AdapterTasks), String> {
         let AdapterParts { config, rooms, directory, clock, stats } = parts;
-        let gate = TurmsGate::new(
-            config.compat.clone(),
-            config.token_ttl,
-            config.cache.max_entries,
-            stats.clone(),
-        );
+        let (file, max) = (config.state_file.as_deref(), config.cache.max_entries);
+        let memory = Arc::new(Memory::open(file, max, clock.now_ms(), stats.clone())?);
+        let (compat, ttl) = (config.compat.clone(), config.token_ttl);
+        let gate = TurmsGate::new(compat, ttl, memory.clone(), stats.clone());
         let signed = config.events.clone();
         let signed = signed.map(|events| SignedRequests::new(events, clock.clone(), stats.clone()));
         let (sync, messages) = mpsc::channel(SYNC_QUEUE);
@@ -158,7 +149,8 @@ impl Adapter {
             lookup: Lookup::new(directory.clone(), &config, &stats),
             gate: Arc::new(gate),
             signed,
-            meetings: Mutex::default(),
+            refused_requests: Seldom::default(),
+            memory,
             notices: Arc::new(Notices::new(config.messages.clone(), clock.clone(), stats.clone())),
             sync,
             per_user: Throttle::new(config.requests_per_min),
@@ -232,7 +224,9 @@ impl Adapter {
             return Err(Refusal::new(StatusCode::NOT_FOUND, "not_configured", text));
         };
         signed.open(body, op).map_err(|error: SignedError| {
-            tracing::warn!(%error, op, "a signed request was refused");
+            if self.refused_requests.due() {
+                tracing::warn!(%error, op, "a signed request was refused");
+            }
             error.into()
         })
     }
@@ -279,8 +273,7 @@ impl Adapter {
         if !principal.policy.allows(Action::Update) {
             return Err(denied());
         }
-        let open = self.rooms.open_rooms().into_iter().find(|open| open.name == room);
-        match open {
+        match self.rooms.open_room(room) {
             // The first one there opens the room.
             None if !principal.policy.allows(Action::Create) => return Err(denied()),
             Some(open)
@@ -305,6 +298,28 @@ impl Adapter {
         self.standing(principal.user, target, None).await.map(|_| ())
     }
 
+    /// The user and the room of one of our own tokens, as long as it lets its holder join.
+    pub(crate) fn holder(&self, token: &str) -> Option<(UserId, String)> {
+        let proof = self.rooms.verify_join(token)?;
+        let facts = TokenFacts {
+            api_key: &proof.api_key,
+            identity: &proof.identity,
+            issued_at: proof.issued_at,
+        };
+        self.gate.admit(&proof.room, facts, self.now()).ok()?;
+        Some((user_of_identity(&proof.identity)?, proof.room))
+    }
+
+    /// Whether Turms lets a user join the room now that `token` is for.
+    pub(crate) async fn still_may_join(
+        &self,
+        user: UserId,
+        target: Target,
+        token: &str,
+    ) -> Result<(), Refusal> {
+        self.standing(user, target, Some(token)).await.map(|_| ())
+    }
+
     /// What Turms says of a user and a room now.
     async fn standing(
         &self,
@@ -318,13 +333,13 @@ impl Adapter {
                 let case = self.lookup.group_case(group, user).await?;
                 self.decide(&subject, user, Some(&case), &case.user)
             }
-            Subject::Pair { .. } | Subject::Open { .. } => {
-                self.decide(&subject, user, None, &self.lookup.user(user).await?)
-            }
-            Subject::Unknown(meeting) => {
-                let room = Target::Meeting(meeting).room_name();
-                self.check_proof(&room, plugin_token)?;
-                self.decide(&subject, user, None, &self.lookup.user(user).await?)
+            Subject::Pair { .. } | Subject::Open { .. } | Subject::Unknown(_) => {
+                if let Subject::Unknown(meeting) = subject {
+                    let room = Target::Meeting(meeting).room_name();
+                    self.check_proof(&room, plugin_token)?;
+                }
+                let account = self.lookup.user(user, subject.other_than(user)).await?;
+                self.decide(&subject, user, None, &account)
             }
         };
         let (decision, role) = decided;
@@ -391,15 +406,15 @@ impl Adapter {
         match target {
             Target::Group(group) => Subject::Group { group, creator: None },
             Target::Private(a, b) => Subject::Pair { pair: (a, b), creator: None },
-            Target::Meeting(id) => match lock(&self.meetings).get(&id) {
+            Target::Meeting(id) => match self.meeting(id) {
                 None => Subject::Unknown(id),
-                Some(&Meeting { creator, group: Some(group), .. }) => {
+                Some(Meeting { creator, group: Some(group), .. }) => {
                     Subject::Group { group, creator: Some(creator) }
                 }
-                Some(&Meeting { creator, user: Some(user), .. }) => {
+                Some(Meeting { creator, user: Some(user), .. }) => {
                     Subject::Pair { pair: (creator, user), creator: Some(creator) }
                 }
-                Some(&Meeting { creator, .. }) => Subject::Open { creator },
+                Some(Meeting { creator, .. }) => Subject::Open { creator },
             },
         }
     }
@@ -416,15 +431,7 @@ impl Adapter {
         if self.gate.is_cancelled(&room, self.now()) {
             return Err(cancelled());
         }
-        {
-            let mut meetings = lock(&self.meetings);
-            if meetings.len() >= self.config.cache.max_entries && !meetings.contains_key(&id) {
-                self.stats.tables_full.add();
-                let victim = meetings.keys().next().copied();
-                victim.and_then(|victim| meetings.remove(&victim));
-            }
-            meetings.insert(id, meeting);
-        }
+        self.memory.put(Entry::Made { meeting: id, facts: meeting }, self.now());
         self.rooms.open(&room, idle, max_participants).await?;
         Ok(())
     }
@@ -447,7 +454,7 @@ impl Adapter {
         let principal = Principal { user, policy: crate::jwt::MeetingPolicy::ALL };
         let standing = match subject {
             Subject::Unknown(_) => {
-                let account = self.lookup.user(user).await?;
+                let account = self.lookup.user(user, None).await?;
                 match self.decide(&subject, user, None, &account).0 {
                     Decision::Allow(rights) => Standing { rights, role: None },
                     Decision::Deny(reason) => return Err(Refusal::denied(reason)),
@@ -476,7 +483,7 @@ impl Adapter {
     /// Our plugin says that a meeting was cancelled: it is closed and stays closed.
     pub(crate) async fn cancel_meeting(&self, id: MeetingId) -> Result<(), Refusal> {
         let room = Target::Meeting(id).room_name();
-        let meeting = lock(&self.meetings).remove(&id);
+        let meeting = self.meeting(id);
         self.gate.room_deleted(&room, self.now());
         if let Some(group) = meeting.and_then(|meeting| meeting.group) {
             self.notices.cancelled(&room, group);
@@ -487,9 +494,42 @@ impl Adapter {
         }
     }
 
+    fn meeting(&self, id: MeetingId) -> Option<Meeting> {
+        self.memory.tables().meetings.get(&id).copied()
+    }
+
     pub(crate) async fn group_changed(&self, group: GroupId) {
         self.lookup.forget_group(group);
         self.tell_sync(SyncMessage::Group(group)).await;
+    }
+
+    /// Keeps users out of a group's rooms, in the call or not, if Turms says too that they are no
+    /// members. Otherwise, and where it cannot be asked, the next look decides.
+    pub(crate) async fn shut_out(&self, group: GroupId, users: &[UserId]) {
+        for users in id_chunks(users, group.to_string().len()) {
+            let asked = self.directory.members(&[group], users, Priority::Urgent).await;
+            let Ok(records) = asked else { return };
+            let members: HashSet<UserId> =
+                records.iter().filter_map(|record| Some(record.key.ids()?.1)).collect();
+            if records.len() >= self.directory.page_size() {
+                return;
+            }
+            let gone: Vec<UserId> =
+                users.iter().copied().filter(|user| !members.contains(user)).collect();
+            for room in self.rooms_of(group) {
+                for user in &gone {
+                    self.gate.deny(&room, *user, self.now());
+                }
+            }
+        }
+    }
+
+    /// Names of the rooms that a group may meet in.
+    fn rooms_of(&self, group: GroupId) -> Vec<String> {
+        let tables = self.memory.tables();
+        let meetings = tables.meetings.iter().filter(|(_, m)| m.group == Some(group));
+        let targets = meetings.map(|(id, _)| Target::Meeting(*id)).chain([Target::Group(group)]);
+        targets.map(|target| target.room_name()).collect()
     }
 
     pub(crate) async fn group_deleted(&self, group: GroupId) {
@@ -507,11 +547,12 @@ impl Adapter {
         self.tell_sync(SyncMessage::Everything).await;
     }
 
-    pub(crate) async fn speakable_types(&self) -> Arc<std::collections::HashSet<i64>> {
+    /// Types of groups in which guests may speak, where that matters.
+    pub(crate) async fn speakable_types(&self) -> TurmsResult<Arc<HashSet<i64>>> {
         if !self.config.policy.guests_may_publish {
-            return Arc::default();
+            return Ok(Arc::default());
         }
-        self.lookup.speakable_types().await.unwrap_or_default()
+        self.lookup.speakable_types().await
     }
 
     async fn tell_sync(&self, message: SyncMessage) {
@@ -541,6 +582,15 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
+    /// The other one, in a room of two.
+    pub(crate) fn other_than(&self, user: UserId) -> Option<UserId> {
+        match *self {
+            Self::Pair { pair: (a, b), .. } if user == a => Some(b),
+            Self::Pair { pair: (a, b), .. } if user == b => Some(a),
+            _ => None,
+        }
+    }
+
     /// The group, where there is one.
     pub(crate) fn group(&self) -> Option<GroupId> {
         match self {

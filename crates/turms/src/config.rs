@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
 
 use crate::ids::IdentityMode;
 use crate::jwt::{Expectations, VerifyingKey};
@@ -30,6 +33,12 @@ impl Secret {
     }
 }
 
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(secret)")
@@ -43,6 +52,8 @@ pub struct TurmsConfig {
     pub server_url: Option<String>,
     /// How identities are made from users.
     pub identity_mode: IdentityMode,
+    /// Where removals, cancelled meetings and meetings are kept over a restart; `None` = nowhere.
+    pub state_file: Option<PathBuf>,
     /// Life of the tokens that are handed out, at most.
     pub token_ttl: Duration,
     /// Web origins that may call; empty = any (every call carries its own proof of identity).
@@ -88,7 +99,7 @@ pub struct HttpIdentityConfig {
     /// Turms' default is GET, with a body.
     pub method: String,
     /// Headers to send.
-    pub headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, Secret>,
     /// For the whole exchange.
     pub timeout: Duration,
     /// Patterns of good statuses; `?` stands for any digit.
@@ -125,13 +136,18 @@ pub struct AdminConfig {
     pub max_rps: u32,
     /// Requests at the same time.
     pub max_in_flight: u32,
-    /// Records per answer; Turms allows 1000.
+    /// Requests that wait for their turn; more are refused.
+    pub max_waiting: u32,
+    /// Records per answer; Turms allows 1000, unless its `max-available-records-per-request` says
+    /// less.
     pub page_size: u32,
     /// Certificates (PEM) to trust for `https`, besides the public ones.
     pub ca_pem: Option<Vec<u8>>,
     /// Ask whether accounts are active. Needs `USER_QUERY`, which shows password hashes, and says
     /// something only where Turms stores users (login type `password`).
     pub check_users: bool,
+    /// Ask who of two users has blocked the other one. Needs `USER_RELATIONSHIP_QUERY`.
+    pub check_relationships: bool,
 }
 
 /// See [`TurmsConfig::cache`].
@@ -230,6 +246,7 @@ impl TurmsConfig {
         Self {
             server_url: None,
             identity_mode: IdentityMode::User,
+            state_file: None,
             token_ttl: Duration::from_secs(600),
             allowed_origins: Vec::new(),
             requests_per_min: 60,
@@ -257,9 +274,11 @@ impl AdminConfig {
             timeout: Duration::from_secs(2),
             max_rps: 20,
             max_in_flight: 8,
+            max_waiting: 500,
             page_size: 1000,
             ca_pem: None,
             check_users: false,
+            check_relationships: false,
         }
     }
 }

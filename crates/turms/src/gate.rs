@@ -2,17 +2,16 @@
 //! until their last token has expired, cancelled meetings stay closed, meeting rooms belong to
 //! Turms, and tokens of the stock plugin get an identity.
 //!
-//! Pure but for a lock: time comes in as an argument.
+//! Time comes in as an argument; what is decided here is kept in a [`Memory`].
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{CompatConfig, MissingIdentity};
-use crate::ids::{Target, UserId, is_meeting_room, user_of_identity};
+use crate::ids::{MeetingId, Target, UserId, is_meeting_room, user_of_identity};
+use crate::memory::{Entry, Memory, Revocation};
 use crate::policy::UnixMillis;
 use crate::stats::TurmsStats;
-use crate::sync_util::lock;
 
 /// Marks participants whose identity we made.
 pub const UNBOUND_ATTRIBUTE: &str = "turms.unbound";
@@ -46,33 +45,13 @@ pub enum GateRefusal {
     Reserved,
 }
 
-/// Until when tokens that were issued up to a moment do not count.
-#[derive(Debug, Clone, Copy)]
-struct Revocation {
-    issued_up_to_s: i64,
-    until: UnixMillis,
-}
-
-#[derive(Debug, Default)]
-struct Tables {
-    /// Users who were removed, by room.
-    denied: HashMap<(String, UserId), Revocation>,
-    /// Users who are no administrators any more, by room.
-    demoted: HashMap<(String, UserId), Revocation>,
-    /// Rooms of groups that are gone: tokens of everybody.
-    closed: HashMap<String, Revocation>,
-    /// Cancelled meetings, and until when they stay closed.
-    tombstones: HashMap<String, UnixMillis>,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct TurmsGate {
     config: CompatConfig,
     /// How long revocations must be kept.
     token_life: Duration,
-    max_entries: usize,
-    tables: Mutex<Tables>,
+    memory: Arc<Memory>,
     stats: Arc<TurmsStats>,
 }
 
@@ -81,11 +60,11 @@ impl TurmsGate {
     pub fn new(
         config: CompatConfig,
         token_ttl: Duration,
-        max_entries: usize,
+        memory: Arc<Memory>,
         stats: Arc<TurmsStats>,
     ) -> Self {
         let token_life = token_ttl.max(REFRESHED_TOKENS_LIVE) + Duration::from_secs(60);
-        Self { config, token_life, max_entries, tables: Mutex::default(), stats }
+        Self { config, token_life, memory, stats }
     }
 
     /// Looks at a join.
@@ -98,17 +77,15 @@ impl TurmsGate {
         token: TokenFacts<'_>,
         now: UnixMillis,
     ) -> Result<(), GateRefusal> {
-        let tables = lock(&self.tables);
-        if tables.tombstones.get(room).is_some_and(|until| *until > now) {
+        if self.is_cancelled(room, now) {
             self.stats.joins_to_closed_meetings.add();
             return Err(GateRefusal::Closed);
         }
-        let revoked = |found: Option<&Revocation>| {
-            found.is_some_and(|r| r.until > now && token.issued_at <= r.issued_up_to_s)
-        };
-        let of_user = user_of_identity(token.identity)
-            .is_some_and(|user| revoked(tables.denied.get(&(room.to_owned(), user))));
-        if of_user || revoked(tables.closed.get(room)) {
+        let tables = self.memory.tables();
+        let user = user_of_identity(token.identity);
+        let denied = user.and_then(|user| tables.denied.get(&(room.to_owned(), user)));
+        let revocations = [denied, tables.closed.get(room)];
+        if revocations.into_iter().flatten().any(|revocation| revocation.revokes(token, now)) {
             self.stats.joins_denied.add();
             return Err(GateRefusal::Revoked);
         }
@@ -144,11 +121,10 @@ impl TurmsGate {
     pub fn may_administer(&self, room: &str, token: TokenFacts<'_>, now: UnixMillis) -> bool {
         let Some(user) = user_of_identity(token.identity) else { return true };
         let key = (room.to_owned(), user);
-        let tables = lock(&self.tables);
-        let counts = |found: Option<&Revocation>| {
-            found.is_none_or(|r| r.until <= now || token.issued_at > r.issued_up_to_s)
-        };
-        counts(tables.demoted.get(&key)) && counts(tables.denied.get(&key))
+        let tables = self.memory.tables();
+        let revocations =
+            [tables.demoted.get(&key), tables.denied.get(&key), tables.closed.get(room)];
+        !revocations.into_iter().flatten().any(|revocation| revocation.revokes(token, now))
     }
 
     /// Whether to look for the stock plugin's framing.
@@ -164,43 +140,40 @@ impl TurmsGate {
     /// A room was closed through the server API: a meeting stays closed.
     pub fn room_deleted(&self, room: &str, now: UnixMillis) {
         let keep = self.config.deleted_room_tombstone;
-        if !is_meeting_room(room) || keep.is_zero() {
-            return;
+        if let Some(meeting) = meeting_of(room)
+            && !keep.is_zero()
+        {
+            self.memory.put(Entry::Cancelled { meeting, until: now + millis(keep) }, now);
         }
-        let mut tables = lock(&self.tables);
-        self.make_room(&mut tables.tombstones, |until| *until, now);
-        tables.tombstones.insert(room.to_owned(), now + millis(keep));
     }
 
     /// Whether a meeting was cancelled.
     pub fn is_cancelled(&self, room: &str, now: UnixMillis) -> bool {
-        lock(&self.tables).tombstones.get(room).is_some_and(|until| *until > now)
+        let until = |meeting| self.memory.tables().cancelled.get(&meeting).copied();
+        meeting_of(room).and_then(until).is_some_and(|until| until > now)
     }
 
     /// Keeps a user out of a room until the last of their tokens has expired.
     pub fn deny(&self, room: &str, user: UserId, now: UnixMillis) {
-        let mut tables = lock(&self.tables);
-        self.make_room(&mut tables.denied, |r| r.until, now);
-        tables.denied.insert((room.to_owned(), user), self.revocation(now));
+        let (room, revocation) = (room.to_owned(), self.revocation(now));
+        self.memory.put(Entry::Denied { room, user, revocation }, now);
     }
 
     /// Tokens that a user has by now make no administrator any more.
     pub fn demote(&self, room: &str, user: UserId, now: UnixMillis) {
-        let mut tables = lock(&self.tables);
-        self.make_room(&mut tables.demoted, |r| r.until, now);
-        tables.demoted.insert((room.to_owned(), user), self.revocation(now));
+        let (room, revocation) = (room.to_owned(), self.revocation(now));
+        self.memory.put(Entry::Demoted { room, user, revocation }, now);
     }
 
     /// Keeps everybody out of a room who has a token by now.
     pub fn close(&self, room: &str, now: UnixMillis) {
-        let mut tables = lock(&self.tables);
-        self.make_room(&mut tables.closed, |r| r.until, now);
-        tables.closed.insert(room.to_owned(), self.revocation(now));
+        let (room, revocation) = (room.to_owned(), self.revocation(now));
+        self.memory.put(Entry::Closed { room, revocation }, now);
     }
 
     /// The earliest issue time, Unix seconds, of a token that counts for this user and room.
     pub fn issue_from(&self, room: &str, user: UserId, now: UnixMillis) -> i64 {
-        let tables = lock(&self.tables);
+        let tables = self.memory.tables();
         let key = (room.to_owned(), user);
         let revoked = [tables.denied.get(&key), tables.demoted.get(&key), tables.closed.get(room)];
         let after = revoked.into_iter().flatten().map(|r| r.issued_up_to_s + 1).max();
@@ -214,32 +187,20 @@ impl TurmsGate {
     fn revocation(&self, now: UnixMillis) -> Revocation {
         Revocation { issued_up_to_s: now.div_euclid(1000), until: now + millis(self.token_life) }
     }
+}
 
-    /// Drops what has expired when a table is full, and one more entry if that was not enough.
-    fn make_room<K: Clone + std::hash::Hash + Eq, V>(
-        &self,
-        table: &mut HashMap<K, V>,
-        until: impl Fn(&V) -> UnixMillis,
-        now: UnixMillis,
-    ) {
-        if table.len() < self.max_entries {
-            return;
-        }
-        table.retain(|_, entry| until(entry) > now);
-        if table.len() >= self.max_entries {
-            self.stats.tables_full.add();
-            tracing::error!("a table of revocations is full (`turms.cache.max_entries`)");
-            let soonest = table.iter().min_by_key(|(_, entry)| until(entry));
-            if let Some(key) = soonest.map(|(key, _)| key.clone()) {
-                table.remove(&key);
-            }
-        }
+impl Revocation {
+    fn revokes(&self, token: TokenFacts<'_>, now: UnixMillis) -> bool {
+        self.until > now && token.issued_at <= self.issued_up_to_s
     }
 }
 
-/// Whether the adapter watches over a room.
-pub fn is_turms_room(room: &str) -> bool {
-    Target::from_room_name(room).is_some()
+/// The meeting that a room's name stands for.
+fn meeting_of(room: &str) -> Option<MeetingId> {
+    match Target::from_room_name(room) {
+        Some(Target::Meeting(meeting)) => Some(meeting),
+        _ => None,
+    }
 }
 
 fn millis(duration: Duration) -> i64 {
@@ -256,7 +217,8 @@ mod tests {
 
     fn gate() -> TurmsGate {
         let config = CompatConfig { api_key: "turms".into(), ..CompatConfig::default() };
-        TurmsGate::new(config, Duration::from_secs(600), 3, Arc::default())
+        let memory = Memory::open(None, 3, NOW, Arc::default()).unwrap();
+        TurmsGate::new(config, Duration::from_secs(600), Arc::new(memory), Arc::default())
     }
 
     fn token(identity: &str, issued_at: i64) -> TokenFacts<'_> {
@@ -279,6 +241,7 @@ mod tests {
         assert_eq!(gate.admit(ROOM, token("8", NOW / 1000), NOW), Ok(()), "another user");
         let fresh = gate.issue_from(ROOM, user(7), NOW);
         assert_eq!(gate.admit(ROOM, token("7", fresh), NOW), Ok(()));
+        assert!(!gate.may_administer(ROOM, old, NOW));
         let later = NOW + 20 * 60_000;
         assert_eq!(gate.admit(ROOM, old, later), Ok(()), "expired by itself meanwhile");
     }
@@ -329,16 +292,5 @@ mod tests {
         assert_eq!(gate.admit(ROOM, token("7", NOW / 1000), NOW), Err(GateRefusal::Revoked));
         let fresh = gate.issue_from(ROOM, user(7), NOW);
         assert_eq!(gate.admit(ROOM, token("7", fresh), NOW), Ok(()));
-    }
-
-    #[test]
-    fn tables_are_bounded() {
-        let gate = gate();
-        for id in 1..=10 {
-            gate.deny(ROOM, user(id), NOW + id);
-        }
-        assert_eq!(lock(&gate.tables).denied.len(), 3);
-        assert_eq!(gate.admit(ROOM, token("10", 0), NOW), Err(GateRefusal::Revoked));
-        assert!(gate.stats.tables_full.get() > 0);
     }
 }

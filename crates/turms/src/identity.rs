@@ -1,13 +1,14 @@
 //! Who calls: the user of a Turms JWT, or of a user id and password that the operator's identity
 //! endpoint or Turms' gateway confirms. Nobody is believed for a user id alone.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
-use crate::config::{GatewayProbeConfig, HttpIdentityConfig, TurmsConfig};
+use crate::config::{GatewayProbeConfig, HttpIdentityConfig, Secret, TurmsConfig};
 use crate::gateway::{Probe, probe};
 use crate::ids::UserId;
 use crate::jwt::{JwtError, MeetingPolicy, Verifier};
@@ -29,7 +30,7 @@ pub struct Principal {
 }
 
 /// How a caller identifies themselves.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub enum Proof<'a> {
     /// A Turms JWT.
     Jwt(&'a str),
@@ -38,8 +39,18 @@ pub enum Proof<'a> {
         /// The user.
         user: &'a str,
         /// The password.
-        password: &'a str,
+        password: Secret,
     },
+}
+
+/// Shows nothing of it.
+impl fmt::Debug for Proof<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Jwt(_) => "Jwt(…)",
+            Self::Password { .. } => "Password { … }",
+        })
+    }
 }
 
 /// Why a caller is not identified.
@@ -98,7 +109,7 @@ impl Identity {
             Proof::Jwt(token) => self.jwt(token),
             Proof::Password { user, password } => {
                 let user = user.parse().map_err(|_| IdentityError::UserId)?;
-                self.password(user, password).await
+                self.password(user, &password.text()).await
             }
         }
     }
@@ -152,7 +163,7 @@ async fn ask_endpoint(
     });
     let mut request = client.request(method, &config.url).body(body.to_string());
     for (name, value) in &config.headers {
-        request = request.header(name, value);
+        request = request.header(name, value.text());
     }
     let unavailable = |error: String| {
         tracing::warn!(error, "a login could not be checked with the identity endpoint");

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// Prefix of every room name that belongs to a Turms group or a pair of users.
 pub const ROOM_PREFIX: &str = "turms:";
 
@@ -30,8 +32,25 @@ fn parse_id(text: &str) -> Result<i64, InvalidId> {
 macro_rules! turms_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+        )]
+        #[serde(try_from = "i64", into = "i64")]
         pub struct $name(i64);
+
+        impl TryFrom<i64> for $name {
+            type Error = InvalidId;
+
+            fn try_from(id: i64) -> Result<Self, InvalidId> {
+                Self::new(id)
+            }
+        }
+
+        impl From<$name> for i64 {
+            fn from(id: $name) -> i64 {
+                id.0
+            }
+        }
 
         impl $name {
             /// Checks a number from Turms' JSON or protobuf.

@@ -19,6 +19,7 @@ const TYPES_TTL: Duration = Duration::from_secs(60);
 pub(crate) struct Lookup {
     directory: Arc<dyn Directory>,
     check_users: bool,
+    check_relationships: bool,
     guests_matter: bool,
     ttl: crate::config::CacheConfig,
     groups: Cache<GroupId, Option<GroupRecord>>,
@@ -26,6 +27,8 @@ pub(crate) struct Lookup {
     group_blocks: Cache<(GroupId, UserId), bool>,
     blocks: Cache<UserId, Option<UnixMillis>>,
     accounts: Cache<UserId, Option<bool>>,
+    /// Whether the first has blocked the second.
+    relationships: Cache<(UserId, UserId), bool>,
     types: Cache<(), Arc<HashSet<i64>>>,
 }
 
@@ -39,6 +42,7 @@ impl Lookup {
         Self {
             directory,
             check_users: config.admin.check_users,
+            check_relationships: config.admin.check_relationships,
             guests_matter: config.policy.guests_may_publish,
             ttl: config.cache.clone(),
             groups: Cache::new(max, stats.clone()),
@@ -46,6 +50,7 @@ impl Lookup {
             group_blocks: Cache::new(max, stats.clone()),
             blocks: Cache::new(max, stats.clone()),
             accounts: Cache::new(max, stats.clone()),
+            relationships: Cache::new(max, stats.clone()),
             types: Cache::new(1, stats.clone()),
         }
     }
@@ -56,7 +61,7 @@ impl Lookup {
             self.group(group),
             self.member(group, user),
             self.group_block(group, user),
-            self.user(user),
+            self.user(user, None),
         )?;
         let group = match group {
             Some(record) => {
@@ -71,10 +76,17 @@ impl Lookup {
         Ok(GroupCase { user, group, member, group_blocked })
     }
 
-    /// What is known of an account apart from groups.
-    pub(crate) async fn user(&self, user: UserId) -> TurmsResult<UserFacts> {
-        let (blocked_until, active) = tokio::try_join!(self.block(user), self.account(user))?;
-        Ok(UserFacts { active, blocked_until })
+    /// What is known of an account apart from groups, in a room with `other` where it is of two.
+    pub(crate) async fn user(&self, user: UserId, other: Option<UserId>) -> TurmsResult<UserFacts> {
+        let blocked_by_other = async {
+            match other {
+                Some(other) => self.relationship_block(other, user).await,
+                None => Ok(false),
+            }
+        };
+        let (blocked_until, active, blocked_by_other) =
+            tokio::try_join!(self.block(user), self.account(user), blocked_by_other)?;
+        Ok(UserFacts { active, blocked_until, blocked_by_other })
     }
 
     /// Types of groups in which guests may speak.
@@ -96,6 +108,7 @@ impl Lookup {
         self.accounts.forget(|key| *key == user);
         self.members.forget(|(_, key)| *key == user);
         self.group_blocks.forget(|(_, key)| *key == user);
+        self.relationships.forget(|(owner, other)| *owner == user || *other == user);
     }
 
     /// A notice says that something changed, not what.
@@ -105,6 +118,7 @@ impl Lookup {
         self.group_blocks.forget(|_| true);
         self.blocks.forget(|_| true);
         self.accounts.forget(|_| true);
+        self.relationships.forget(|_| true);
     }
 
     /// Entries of all caches.
@@ -114,6 +128,7 @@ impl Lookup {
             + self.group_blocks.len()
             + self.blocks.len()
             + self.accounts.len()
+            + self.relationships.len()
     }
 
     async fn group(&self, group: GroupId) -> TurmsResult<Option<GroupRecord>> {
@@ -163,9 +178,22 @@ impl Lookup {
         let ask = async || {
             let records = self.directory.users(&[user], Priority::Urgent).await?;
             let own = records.iter().find(|record| record.id == user.get());
-            Ok(own.map(|record| record.is_active != Some(false) && record.deletion_date.is_none()))
+            Ok(own.map(crate::admin::UserRecord::is_usable))
         };
         self.accounts.get(user, ttl, ask).await
+    }
+
+    async fn relationship_block(&self, owner: UserId, other: UserId) -> TurmsResult<bool> {
+        if !self.check_relationships {
+            return Ok(false);
+        }
+        let ttl = |_: &bool| self.ttl.block_ttl;
+        let ask = async || {
+            let users = [owner, other];
+            let records = self.directory.relationship_blocks(&users, Priority::Urgent).await?;
+            Ok(records.iter().any(|record| record.blocks(owner, other)))
+        };
+        self.relationships.get((owner, other), ttl, ask).await
     }
 
     fn or_negative(&self, found: bool, ttl: Duration) -> Duration {

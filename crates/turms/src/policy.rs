@@ -83,6 +83,8 @@ pub struct UserFacts {
     pub active: Option<bool>,
     /// `blockEndTime` of the global block list.
     pub blocked_until: Option<UnixMillis>,
+    /// In a room of two: the other one has blocked this user.
+    pub blocked_by_other: bool,
 }
 
 /// Choices of the operator.
@@ -105,7 +107,7 @@ impl Default for PolicyConfig {
 pub enum DenyReason {
     /// Not a member of the group, or not one of the two users.
     NotMember,
-    /// In the group's block list or in the global one.
+    /// In the group's block list or in the global one, or blocked by the other one of two.
     Blocked,
     /// The account is inactive.
     Inactive,
@@ -160,7 +162,7 @@ fn still_running(end: Option<UnixMillis>, now: UnixMillis) -> Option<UnixMillis>
 }
 
 fn account(user: &UserFacts, now: UnixMillis) -> Option<DenyReason> {
-    if still_running(user.blocked_until, now).is_some() {
+    if still_running(user.blocked_until, now).is_some() || user.blocked_by_other {
         return Some(DenyReason::Blocked);
     }
     (user.active == Some(false)).then_some(DenyReason::Inactive)
@@ -343,6 +345,11 @@ mod tests {
             decide_private(pair, ids(1), &blocked, NOW),
             Decision::Deny(DenyReason::Blocked)
         );
+        let shunned = UserFacts { blocked_by_other: true, ..user };
+        assert_eq!(
+            decide_private(pair, ids(1), &shunned, NOW),
+            Decision::Deny(DenyReason::Blocked)
+        );
     }
 
     fn roles() -> impl Strategy<Value = Role> {
@@ -370,7 +377,7 @@ mod tests {
             guests_may_publish in any::<bool>(), admins_exempt_from_group_mute in any::<bool>(),
         ) {
             let case = GroupCase {
-                user: UserFacts { active: user_active, blocked_until },
+                user: UserFacts { active: user_active, blocked_until, ..UserFacts::default() },
                 group: known.then_some(GroupFacts { active, deleted, mute_end: group_mute, guest_speakable }),
                 member: member.then_some(MemberFacts { role, mute_end: member_mute }),
                 group_blocked,

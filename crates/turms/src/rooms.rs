@@ -8,10 +8,8 @@ use futures_util::future::BoxFuture;
 use crate::policy::{Rights, UnixMillis};
 
 /// An open room.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenRoom {
-    /// Name.
-    pub name: String,
     /// Participants now.
     pub participants: u32,
     /// Most that may be there; 0 = no limit.
@@ -60,13 +58,30 @@ pub struct TokenSpec {
     pub api_key: Option<String>,
 }
 
-/// A token of somebody else that vouches for access to a meeting's room.
+/// What a participant may do from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RightsChange<'a> {
+    /// Room.
+    pub room: &'a str,
+    /// Participant.
+    pub identity: &'a str,
+    /// Rights in the room.
+    pub rights: Rights,
+    /// Attributes that say so; an empty value takes one away.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// A LiveKit token that lets its holder join a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinProof {
     /// The room that may be joined.
     pub room: String,
     /// The API key that signed it.
     pub api_key: String,
+    /// Who may join; empty in tokens of Turms' stock plugin.
+    pub identity: String,
+    /// Unix seconds.
+    pub issued_at: i64,
 }
 
 /// Why a room did not do as told.
@@ -81,7 +96,10 @@ pub enum RoomError {
 }
 
 /// Result of a call into rooms.
-pub type RoomResult<T> = Result<T, RoomError>;
+pub type RoomResult<T = ()> = Result<T, RoomError>;
+
+/// A call into rooms.
+pub type RoomFuture<'a, T = ()> = BoxFuture<'a, RoomResult<T>>;
 
 /// Something that happened to a room, in order per room.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,37 +127,28 @@ pub enum RoomEventKind {
 
 /// The rooms of this node.
 pub trait Rooms: Send + Sync + 'static {
-    /// All rooms.
-    fn open_rooms(&self) -> Vec<OpenRoom>;
+    /// Names of all rooms.
+    fn open_rooms(&self) -> Vec<String>;
+    /// A room, if it is open.
+    fn open_room(&self, room: &str) -> Option<OpenRoom>;
     /// Makes a room, or finds it.
     fn open<'a>(
         &'a self,
         room: &'a str,
         empty_timeout: Option<Duration>,
         max_participants: Option<u32>,
-    ) -> BoxFuture<'a, RoomResult<()>>;
+    ) -> RoomFuture<'a>;
     /// Who is in a room.
-    fn attendees<'a>(&'a self, room: &'a str) -> BoxFuture<'a, RoomResult<Vec<Attendee>>>;
+    fn attendees<'a>(&'a self, room: &'a str) -> RoomFuture<'a, Vec<Attendee>>;
     /// Changes what a participant may do, and the attributes that say so. Tracks that may not be
     /// published any more are unpublished.
-    fn set_rights<'a>(
-        &'a self,
-        room: &'a str,
-        identity: &'a str,
-        rights: Rights,
-        attributes: BTreeMap<String, String>,
-    ) -> BoxFuture<'a, RoomResult<()>>;
+    fn set_rights<'a>(&'a self, change: RightsChange<'a>) -> RoomFuture<'a>;
     /// Makes a participant an administrator, or not; its next tokens say so.
-    fn set_admin<'a>(
-        &'a self,
-        room: &'a str,
-        identity: &'a str,
-        admin: bool,
-    ) -> BoxFuture<'a, RoomResult<()>>;
+    fn set_admin<'a>(&'a self, room: &'a str, identity: &'a str, admin: bool) -> RoomFuture<'a>;
     /// Removes a participant.
-    fn remove<'a>(&'a self, room: &'a str, identity: &'a str) -> BoxFuture<'a, RoomResult<()>>;
+    fn remove<'a>(&'a self, room: &'a str, identity: &'a str) -> RoomFuture<'a>;
     /// Closes a room; its participants are told.
-    fn close<'a>(&'a self, room: &'a str) -> BoxFuture<'a, RoomResult<()>>;
+    fn close<'a>(&'a self, room: &'a str) -> RoomFuture<'a>;
     /// Signs a token.
     ///
     /// # Errors

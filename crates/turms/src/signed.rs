@@ -38,7 +38,7 @@ pub enum SignedError {
     /// `op` is that of another endpoint.
     #[error("the request was signed for another purpose")]
     Purpose,
-    /// Too old, or from the future.
+    /// Too old, from before the start, or from the future.
     #[error("the request is too old, or clocks differ")]
     Age,
     /// Seen before.
@@ -68,6 +68,8 @@ struct Stamp {
 pub struct SignedRequests {
     config: EventsConfig,
     clock: Clock,
+    /// Requests from before are refused: what was seen then is not known any more.
+    since: UnixMillis,
     seen: Mutex<Seen>,
     stats: Arc<TurmsStats>,
 }
@@ -81,7 +83,7 @@ struct Seen {
 impl SignedRequests {
     /// A checker for one secret.
     pub fn new(config: EventsConfig, clock: Clock, stats: Arc<TurmsStats>) -> Self {
-        Self { config, clock, seen: Mutex::default(), stats }
+        Self { since: clock.now_ms(), config, clock, seen: Mutex::default(), stats }
     }
 
     /// The payload of a good request for the purpose `op`.
@@ -121,7 +123,7 @@ impl SignedRequests {
     fn remember(&self, stamp: Stamp) -> Result<(), SignedError> {
         let now = self.clock.now_ms();
         let skew = i64::try_from(self.config.max_skew.as_millis()).unwrap_or(i64::MAX);
-        if now.saturating_sub(stamp.ts).saturating_abs() > skew {
+        if stamp.ts < self.since || now.saturating_sub(stamp.ts).saturating_abs() > skew {
             return Err(SignedError::Age);
         }
         let mut seen = lock(&self.seen);
@@ -207,7 +209,7 @@ mod tests {
             (good.replace("events", "create"), SignedError::Signature),
             (good.replace("\"mac\":\"", "\"mac\":\"zz"), SignedError::Malformed),
             (sign(SECRET, &payload("conference/create", NOW, "n")), SignedError::Purpose),
-            (sign(SECRET, &payload("events", NOW - 31_000, "n")), SignedError::Age),
+            (sign(SECRET, &payload("events", NOW - 1, "n")), SignedError::Age),
             (sign(SECRET, &payload("events", NOW + 31_000, "n")), SignedError::Age),
             (sign(SECRET, &payload("events", NOW, "")), SignedError::Malformed),
             (sign(SECRET, "[]"), SignedError::Malformed),

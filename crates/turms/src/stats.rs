@@ -63,6 +63,8 @@ stats! {
     admin_unauthorized: total,
     /// Requests not sent because the circuit breaker was open.
     admin_breaker_refusals: total,
+    /// Requests not sent because too many waited for their turn.
+    admin_queue_refusals: total,
     /// Rooms that follow Turms now.
     watched_rooms: now,
     /// Rooms whose facts are stale now.
@@ -90,6 +92,8 @@ stats! {
     joins_to_closed_meetings: total,
     /// Tables that were full, so that something was forgotten early.
     tables_full: total,
+    /// Changes that could not be written to the state file, so that a restart forgets them.
+    state_failures: total,
     /// Change notices accepted from the plugin.
     events_accepted: total,
     /// Signed requests refused: signature, age, or seen before.

@@ -17,11 +17,17 @@ const MAX_KEYS: usize = 100_000;
 pub(crate) struct Throttle<K> {
     per_minute: f64,
     buckets: Mutex<HashMap<K, (f64, Instant)>>,
+    /// A full table is swept so seldom that sweeping costs nothing.
+    sweep: Seldom,
 }
 
 impl<K: Hash + Eq> Throttle<K> {
     pub(crate) fn new(per_minute: u32) -> Self {
-        Self { per_minute: f64::from(per_minute.max(1)), buckets: Mutex::default() }
+        Self {
+            per_minute: f64::from(per_minute.max(1)),
+            buckets: Mutex::default(),
+            sweep: Seldom::default(),
+        }
     }
 
     /// Counts one; otherwise how long to wait.
@@ -29,7 +35,9 @@ impl<K: Hash + Eq> Throttle<K> {
         let now = Instant::now();
         let mut buckets = lock(&self.buckets);
         if buckets.len() >= MAX_KEYS && !buckets.contains_key(&key) {
-            buckets.retain(|_, (_, at)| now - *at < Duration::from_secs(60));
+            if self.sweep.due() {
+                buckets.retain(|_, (_, at)| now - *at < Duration::from_secs(60));
+            }
             if buckets.len() >= MAX_KEYS {
                 return Err(Duration::from_secs(60));
             }
@@ -45,9 +53,38 @@ impl<K: Hash + Eq> Throttle<K> {
     }
 }
 
+/// Says when to log something again that others can make happen at will.
+#[derive(Debug, Default)]
+pub(crate) struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    /// Between two lines of one kind.
+    const PAUSE: Duration = Duration::from_secs(30);
+
+    /// Whether it is time; counts as done then.
+    pub(crate) fn due(&self) -> bool {
+        let now = Instant::now();
+        let mut last = lock(&self.0);
+        let due = last.is_none_or(|last| now.saturating_duration_since(last) >= Self::PAUSE);
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_is_logged_once_in_a_while() {
+        let line = Seldom::default();
+        assert!(line.due());
+        assert!(!line.due());
+        tokio::time::advance(Seldom::PAUSE).await;
+        assert!(line.due());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_minute_holds_so_many_per_key() {

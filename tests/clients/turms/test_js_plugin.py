@@ -63,6 +63,8 @@ def test_every_kind_of_change_is_told(world):
         {"kind": "DELETE_GROUP_REQUEST", "fields": group},
         {"kind": "CREATE_GROUP_BLOCKED_USER_REQUEST", "fields": group | {"userId": "7"}},
         {"kind": "DELETE_GROUP_BLOCKED_USER_REQUEST", "fields": group | {"userId": "7"}},
+        {"kind": "CREATE_RELATIONSHIP_REQUEST", "fields": {"userId": "7"}},
+        {"kind": "UPDATE_RELATIONSHIP_REQUEST", "fields": {"userId": "7"}},
         {"kind": "CREATE_MESSAGE_REQUEST", "fields": {}},
     ]
     calls = [{"call": "beforeNotify"} | call for call in calls]
@@ -70,7 +72,7 @@ def test_every_kind_of_change_is_told(world):
     out = run_plugin(world, *calls)
     assert all(result.get("same", True) for result in out["results"]), out
     assert out["logged"] == []
-    assert world.server.metric("sluice_turms_events_accepted_total") == 7
+    assert world.server.metric("sluice_turms_events_accepted_total") == 9
     assert world.server.metric("sluice_turms_events_refused_total") == 0
 
 

@@ -93,6 +93,7 @@ class World:
         path = self.directory.name
         config = {
             "enabled": True,
+            "state_file": f"{path}/turms.state",
             "jwt": {"keys": [{"algorithm": "HS256", "hmac_file": f"{path}/jwt.key"}]},
             "admin": {
                 "url": f"http://127.0.0.1:{self.turms['admin']}",
@@ -105,8 +106,18 @@ class World:
         if self.listener:
             url = f"http://127.0.0.1:{self.listener.server_port}"
             extra["webhook"] = {"api_key": KEY, "urls": [url]}
-        self.server = Server(Setup(extra=json.dumps(extra)), logs)
+        self.setup, self.logs = Setup(extra=json.dumps(extra)), logs
+        self._serve()
+
+    def _serve(self):
+        self.server = Server(self.setup, self.logs)
         self.http = f"http://127.0.0.1:{self.server.port}"
+
+    def restart(self):
+        """Kills the server without a warning and starts it again, on other ports."""
+        assert not self.server.complaints(), self.server.complaints()
+        self.server.kill()
+        self._serve()
 
     def stop(self):
         problem = self.server.stop()

@@ -29,13 +29,14 @@ const ROOT_LOGIN: &str = "turms:turms";
 /// Longest text of a message.
 const MAX_TEXT: usize = 500;
 /// Permissions of Turms that concern us.
-const PERMISSIONS: [&str; 8] = [
+const PERMISSIONS: [&str; 9] = [
     "GROUP_QUERY",
     "GROUP_TYPE_QUERY",
     "GROUP_MEMBER_QUERY",
     "GROUP_BLOCKLIST_QUERY",
     "CLIENT_BLOCKLIST_QUERY",
     "USER_QUERY",
+    "USER_RELATIONSHIP_QUERY",
     "USER_ONLINE_INFO_QUERY",
     "MESSAGE_CREATE",
 ];
@@ -186,6 +187,7 @@ fn answer(
         "/groups/types" if !paged => types(state),
         "/blocked-clients/users" => blocks(state, query, paged)?,
         "/users" => users(state, query)?,
+        "/users/relationships" => relationships(state, query)?,
         _ => return Err(BAD_REQUEST),
     };
     let size = match query.get("size") {
@@ -301,6 +303,23 @@ fn users(state: &State, query: &Query) -> Result<Vec<Value>, Refusal> {
                     "registrationDate": iso(0) })
         })
         .collect())
+}
+
+/// Only blocks are known here; the two flags are of types that cannot be left out.
+fn relationships(state: &State, query: &Query) -> Result<Vec<Value>, Refusal> {
+    let flag = |name| query.get(name).map(String::as_str);
+    if flag("isBlocked") != Some("true") || flag("withGroupIndexes") != Some("false") {
+        return Err(BAD_REQUEST);
+    }
+    let (owners, related) = (ids(query, "ownerIds")?, ids(query, "relatedUserIds")?);
+    let blocks = state.user_blocks.iter();
+    let blocks = blocks
+        .filter(|(o, r)| wanted(owners.as_ref(), *o) && wanted(related.as_ref(), *r))
+        .map(|(owner, related)| {
+            json!({ "key": { "ownerId": owner, "relatedUserId": related }, "name": "",
+                    "blockDate": iso(0), "establishmentDate": iso(0) })
+        });
+    Ok(blocks.collect())
 }
 
 #[derive(Deserialize)]

@@ -69,6 +69,8 @@ pub struct State {
     pub group_blocks: BTreeSet<(i64, i64)>,
     /// Global block list: until when.
     pub blocks: BTreeMap<i64, i64>,
+    /// Who has blocked whom.
+    pub user_blocks: BTreeSet<(i64, i64)>,
     /// Accounts.
     pub users: BTreeMap<i64, User>,
     /// Types of groups in which guests may speak.
@@ -128,6 +130,10 @@ pub enum Command {
     Unblock {
         user: i64,
     },
+    UserBlock {
+        owner: i64,
+        user: i64,
+    },
     User {
         id: i64,
         password: String,
@@ -167,6 +173,9 @@ impl State {
             }
             Command::Unblock { user } => {
                 self.blocks.remove(&user);
+            }
+            Command::UserBlock { owner, user } => {
+                self.user_blocks.insert((owner, user));
             }
             Command::User { id, password, inactive } => {
                 self.users.insert(id, User { password, active: !inactive });

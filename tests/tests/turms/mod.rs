@@ -110,22 +110,37 @@ impl World {
         self.post("/turms/v1/token", Some(&token), body).await
     }
 
+    /// A look as a user who has signed in.
     pub async fn get(&self, user: i64, path: &str) -> (u16, Value) {
-        let token = user_token(user, now_ms() / 1000 + 600);
+        self.get_with(&user_token(user, now_ms() / 1000 + 600), path).await
+    }
+
+    pub async fn get_with(&self, token: &str, path: &str) -> (u16, Value) {
         let url = format!("http://{}{path}", self.address);
         let response = self.http.get(url).bearer_auth(token).send().await.expect("answers");
         let status = response.status().as_u16();
         (status, response.json().await.expect("JSON"))
     }
 
-    /// A change notice of the plugin.
-    pub async fn notice(&self, more: Value) {
+    /// A signed request of the plugin.
+    async fn signed(&self, path: &str, op: &str, more: Value) -> (u16, Value) {
         let nonce = format!("{:?}", std::time::Instant::now());
-        let mut payload = json!({ "v": 1, "op": "events", "ts": now_ms(), "nonce": nonce });
+        let mut payload = json!({ "v": 1, "op": op, "ts": now_ms(), "nonce": nonce });
         payload.as_object_mut().expect("an object").extend(more.as_object().cloned().expect("one"));
         let body = sign(EVENT_SECRET, &payload.to_string());
-        let (status, answer) = self.post_text("/turms/v1/events", None, body).await;
+        self.post_text(path, None, body).await
+    }
+
+    /// A change notice of the plugin.
+    pub async fn notice(&self, more: Value) {
+        let (status, answer) = self.signed("/turms/v1/events", "events", more).await;
         assert_eq!(status, 202, "{answer}");
+    }
+
+    /// A conference request of the plugin: `create`, `accept` or `cancel`.
+    pub async fn conference(&self, op: &str, more: Value) -> (u16, Value) {
+        let op = format!("conference/{op}");
+        self.signed(&format!("/turms/v1/{op}"), &op, more).await
     }
 
     /// Waits until Turms has stored a message about `event`, and returns its JSON record.

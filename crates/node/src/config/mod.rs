@@ -118,7 +118,8 @@ pub(crate) fn load(flags: &Flags, environment: &Environment) -> Result<Config, C
     if flags.profile {
         return Err(ConfigError::Conflict(PROFILE_ADVICE.into()));
     }
-    let document = merged_document(flags, environment)?;
+    let mut document = merged_document(flags, environment)?;
+    place_state(&mut document, environment)?;
     let unsupported = document.unsupported();
     if !unsupported.is_empty() {
         return Err(ConfigError::Problems(unsupported));
@@ -172,6 +173,20 @@ fn merged_document(flags: &Flags, environment: &Environment) -> Result<Document,
         problems.extend(document.insert(key, Value::from(flags.bind.clone())).err());
     }
     if problems.is_empty() { Ok(document) } else { Err(ConfigError::Problems(problems)) }
+}
+
+/// State goes where the service manager says, unless the operator names another place.
+fn place_state(document: &mut Document, environment: &Environment) -> Result<(), ConfigError> {
+    let path = "turms.state_file";
+    // systemd.exec(5): several directories stand with colons between them.
+    let directories = environment.get("STATE_DIRECTORY").map(String::as_str).unwrap_or_default();
+    let directory = directories.split(':').next().unwrap_or_default();
+    match schema::find(path) {
+        Some(key) if !directory.is_empty() && document.text(path).is_empty() => document
+            .set_text(key, &format!("{directory}/turms.state"))
+            .map_err(|problem| ConfigError::Problems(vec![problem])),
+        _ => Ok(()),
+    }
 }
 
 fn document_text(flags: &Flags, environment: &Environment) -> Result<String, ConfigError> {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -29,6 +30,7 @@ pub(super) fn build(doc: &Document, keys: &ApiKeys) -> Result<Option<TurmsConfig
     let config = TurmsConfig {
         server_url: server_url(doc)?,
         identity_mode: identity_mode(doc)?,
+        state_file: some_text(doc, "turms.state_file").map(PathBuf::from),
         token_ttl: positive(doc, "turms.token_ttl")?,
         allowed_origins: doc.list("turms.allowed_origins"),
         requests_per_min: count(doc, "turms.requests_per_min")?,
@@ -208,7 +210,11 @@ fn http_identity(doc: &Document) -> Result<Option<HttpIdentityConfig>, ConfigErr
     Ok(Some(HttpIdentityConfig {
         url,
         method: doc.text("turms.http_identity.method"),
-        headers: doc.map("turms.http_identity.headers"),
+        headers: doc
+            .map("turms.http_identity.headers")
+            .into_iter()
+            .map(|(name, value)| (name, Secret::new(value)))
+            .collect(),
         timeout: positive(doc, "turms.http_identity.timeout")?,
         status_codes: if listed.is_empty() { vec!["2??".into()] } else { listed },
         body_fields,
@@ -250,9 +256,11 @@ fn admin(doc: &Document) -> Result<AdminConfig, ConfigError> {
         timeout: positive(doc, "turms.admin.timeout")?,
         max_rps: count(doc, "turms.admin.max_rps")?,
         max_in_flight: count(doc, "turms.admin.max_in_flight")?,
+        max_waiting: count(doc, "turms.admin.max_waiting")?,
         page_size,
         ca_pem: ca_file.map(|file| read("turms.admin.ca_file", &file)).transpose()?,
         check_users: doc.bool("turms.admin.check_users"),
+        check_relationships: doc.bool("turms.admin.check_relationships"),
         ..AdminConfig::new(url, needed("turms.admin.login")?, password)
     })
 }
@@ -345,6 +353,10 @@ q9UU8I5mEovUf86QZ7kOBIjJwqnzD1omageEHWwHdBO6B+dFabmdT9POxg==
 ";
 
     fn load_turms(more: &str) -> Result<Config, String> {
+        load_turms_in(more, &Environment::new())
+    }
+
+    fn load_turms_in(more: &str, environment: &Environment) -> Result<Config, String> {
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("turms.pem");
         std::fs::write(&key, PEM).unwrap();
@@ -355,7 +367,7 @@ q9UU8I5mEovUf86QZ7kOBIjJwqnzD1omageEHWwHdBO6B+dFabmdT9POxg==
             key.display()
         );
         let flags = Flags { config_body: Some(yaml), ..Flags::default() };
-        load(&flags, &Environment::new()).map_err(|error| error.to_string())
+        load(&flags, environment).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -372,6 +384,19 @@ q9UU8I5mEovUf86QZ7kOBIjJwqnzD1omageEHWwHdBO6B+dFabmdT9POxg==
         assert_eq!(turms.sync.poll_interval.as_secs(), 10);
         assert_eq!(turms.token_ttl.as_secs(), 600);
         assert!(turms.events.is_none());
+    }
+
+    #[test]
+    fn state_is_kept_where_the_service_manager_says_unless_a_file_is_named() {
+        let state_file = |more: &str, environment: &Environment| {
+            let turms = load_turms_in(more, environment).unwrap().turms.expect("enabled");
+            turms.state_file.map(|path| path.display().to_string())
+        };
+        let systemd = Environment::from([("STATE_DIRECTORY".into(), "/var/lib/sluice".into())]);
+        let named = "  state_file: /srv/state\n";
+        assert_eq!(state_file("", &Environment::new()), None);
+        assert_eq!(state_file("", &systemd).as_deref(), Some("/var/lib/sluice/turms.state"));
+        assert_eq!(state_file(named, &systemd).as_deref(), Some("/srv/state"));
     }
 
     #[test]

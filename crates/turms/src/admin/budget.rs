@@ -2,10 +2,13 @@
 //! that polling leaves to requests somebody waits for; and the circuit breaker.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
+
+use crate::sync_util::lock;
 
 /// Failures in a row after which the breaker opens.
 const BREAKER_THRESHOLD: u32 = 5;
@@ -30,6 +33,9 @@ pub enum Priority {
 pub(crate) struct Budget {
     per_second: f64,
     in_flight: Semaphore,
+    /// Requests between asking for a turn and getting it, and how many there may be.
+    waiting: AtomicU32,
+    max_waiting: u32,
     bucket: Mutex<Bucket>,
 }
 
@@ -40,11 +46,13 @@ struct Bucket {
 }
 
 impl Budget {
-    pub(crate) fn new(per_second: u32, in_flight: u32) -> Self {
+    pub(crate) fn new(per_second: u32, in_flight: u32, max_waiting: u32) -> Self {
         let per_second = f64::from(per_second.max(1));
         Self {
             per_second,
             in_flight: Semaphore::new(in_flight.max(1) as usize),
+            waiting: AtomicU32::new(0),
+            max_waiting: max_waiting.max(1),
             bucket: Mutex::new(Bucket { tokens: Self::capacity(per_second), at: Instant::now() }),
         }
     }
@@ -62,8 +70,10 @@ impl Budget {
         }
     }
 
-    /// Waits for a turn. The permit is held while the request is in flight.
+    /// Waits for a turn, unless too many wait already (`None`). The permit is held while the
+    /// request is in flight.
     pub(crate) async fn acquire(&self, priority: Priority) -> Option<SemaphorePermit<'_>> {
+        let _waiting = Waiting::enter(&self.waiting, self.max_waiting)?;
         let permit = self.in_flight.acquire().await.ok()?;
         while let Some(turn) = self.take(priority) {
             sleep_until(turn).await;
@@ -100,6 +110,23 @@ impl Budget {
     }
 }
 
+/// A place among those who wait; left when the request goes out or its caller goes away.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn enter(waiting: &'a AtomicU32, max: u32) -> Option<Self> {
+        let before = waiting.fetch_add(1, Ordering::Relaxed);
+        let place = Self(waiting);
+        (before < max).then_some(place)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Stops asking somebody who does not answer, and tries again now and then.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker(Mutex<BreakerState>);
@@ -113,29 +140,24 @@ struct BreakerState {
 }
 
 impl Breaker {
-    /// Whether to send; otherwise how long to wait.
-    pub(crate) fn check(&self) -> Result<(), Duration> {
+    /// Leave to send; otherwise how long to wait.
+    pub(crate) fn pass(&self) -> Result<Pass<'_>, Duration> {
         let mut state = lock(&self.0);
-        match &mut state.open {
-            None => Ok(()),
-            Some((until, trial_out)) => {
-                let now = Instant::now();
-                if now >= *until && !*trial_out {
-                    *trial_out = true;
-                    return Ok(());
-                }
-                Err(until.saturating_duration_since(now).max(Duration::from_secs(1)))
+        if let Some((until, trial_out)) = &mut state.open {
+            let now = Instant::now();
+            if now < *until || *trial_out {
+                return Err(until.saturating_duration_since(now).max(Duration::from_secs(1)));
             }
+            *trial_out = true;
         }
+        Ok(Pass(Some(self)))
     }
 
-    /// Turms answered.
-    pub(crate) fn succeeded(&self) {
+    fn succeeded(&self) {
         *lock(&self.0) = BreakerState::default();
     }
 
-    /// Turms did not answer, or not sensibly.
-    pub(crate) fn failed(&self) {
+    fn failed(&self) {
         let mut state = lock(&self.0);
         state.failures += 1;
         if state.open.is_some() || state.failures >= BREAKER_THRESHOLD {
@@ -147,13 +169,40 @@ impl Breaker {
         }
     }
 
+    /// Nothing came of a request, for reasons of its caller: another one may be the trial.
+    fn given_up(&self) {
+        if let Some((_, trial_out)) = &mut lock(&self.0).open {
+            *trial_out = false;
+        }
+    }
+
     /// Whether requests are held back now.
     pub(crate) fn is_open(&self) -> bool {
         lock(&self.0).open.is_some()
     }
 }
 
-use crate::sync_util::lock;
+/// Leave to send one request; its end is told to the breaker, also when the caller goes away.
+#[derive(Debug)]
+pub(crate) struct Pass<'a>(Option<&'a Breaker>);
+
+impl Pass<'_> {
+    /// Turms answered.
+    pub(crate) fn succeeded(mut self) {
+        self.0.take().into_iter().for_each(Breaker::succeeded);
+    }
+
+    /// Turms did not answer, or not sensibly.
+    pub(crate) fn failed(mut self) {
+        self.0.take().into_iter().for_each(Breaker::failed);
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Breaker::given_up);
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -161,7 +210,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_second_sees_no_more_requests_than_allowed() {
-        let budget = Budget::new(20, 4);
+        let budget = Budget::new(20, 4, 100);
         let started = Instant::now();
         for _ in 0..210 {
             drop(budget.acquire(Priority::Urgent).await);
@@ -172,7 +221,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn polling_leaves_a_reserve_to_urgent_requests() {
-        let budget = Budget::new(20, 4);
+        let budget = Budget::new(20, 4, 100);
         for _ in 0..50 {
             drop(budget.acquire(Priority::Poll).await);
         }
@@ -184,7 +233,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_rate_limit_answer_pauses_everything() {
-        let budget = Budget::new(20, 4);
+        let budget = Budget::new(20, 4, 100);
         budget.pause();
         let started = Instant::now();
         drop(budget.acquire(Priority::Urgent).await);
@@ -192,22 +241,51 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_breaker_opens_after_failures_and_lets_one_trial_through() {
+    async fn only_so_many_wait_and_whoever_gives_up_makes_room() {
+        let budget = Budget::new(20, 1, 2);
+        let turn = budget.acquire(Priority::Urgent).await.expect("the first");
+        let mut waiting = [
+            Box::pin(budget.acquire(Priority::Urgent)),
+            Box::pin(budget.acquire(Priority::Urgent)),
+        ];
+        for place in &mut waiting {
+            assert!(futures_util::poll!(place).is_pending());
+        }
+        assert!(budget.acquire(Priority::Urgent).await.is_none(), "two wait already");
+        drop(waiting);
+        drop(turn);
+        assert!(budget.acquire(Priority::Urgent).await.is_some());
+    }
+
+    fn open_breaker() -> Breaker {
         let breaker = Breaker::default();
         for _ in 0..BREAKER_THRESHOLD {
-            assert!(breaker.check().is_ok());
-            breaker.failed();
+            breaker.pass().expect("still closed").failed();
         }
-        assert!(breaker.check().is_err());
+        assert!(breaker.pass().is_err());
+        breaker
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_breaker_opens_after_failures_and_lets_one_trial_through() {
+        let breaker = open_breaker();
         tokio::time::advance(BREAKER_FIRST).await;
-        assert!(breaker.check().is_ok(), "the trial");
-        assert!(breaker.check().is_err(), "only one");
-        breaker.failed();
+        let trial = breaker.pass().expect("the trial");
+        assert!(breaker.pass().is_err(), "only one");
+        trial.failed();
         tokio::time::advance(BREAKER_FIRST).await;
-        assert!(breaker.check().is_err(), "twice as long now");
+        assert!(breaker.pass().is_err(), "twice as long now");
         tokio::time::advance(BREAKER_FIRST).await;
-        assert!(breaker.check().is_ok());
-        breaker.succeeded();
-        assert!(breaker.check().is_ok() && !breaker.is_open());
+        breaker.pass().expect("another trial").succeeded();
+        assert!(breaker.pass().is_ok() && !breaker.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trial_whose_caller_goes_away_makes_way_for_the_next() {
+        let breaker = open_breaker();
+        tokio::time::advance(BREAKER_FIRST).await;
+        drop(breaker.pass().expect("the trial"));
+        breaker.pass().expect("the next one").succeeded();
+        assert!(!breaker.is_open());
     }
 }

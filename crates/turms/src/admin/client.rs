@@ -8,17 +8,19 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use reqwest::{Method, StatusCode};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::budget::{Breaker, Budget};
 use super::records::{Envelope, PageData};
 use super::{
     BlockedUserRecord, Directory, GroupBlockRecord, GroupRecord, GroupTypeRecord, MemberRecord,
-    Page, Posted, Priority, SystemMessage, TurmsError, TurmsResult, UserRecord, id_list,
+    Page, Posted, Priority, RelationshipRecord, SystemMessage, TurmsError, TurmsResult, UserRecord,
+    id_list,
 };
 use crate::config::AdminConfig;
 use crate::ids::{GroupId, UserId};
 use crate::stats::TurmsStats;
+use crate::throttle::Seldom;
 
 /// Largest answer looked at, bytes: a page of a thousand users with long names is far below.
 const MAX_ANSWER: usize = 8 << 20;
@@ -40,12 +42,17 @@ pub struct AdminClient {
     base: String,
     budget: Budget,
     breaker: Breaker,
+    unauthorized: Seldom,
+    refused: Seldom,
     stats: Arc<TurmsStats>,
 }
 
-struct Answer {
-    status: StatusCode,
-    body: Bytes,
+/// A request before it is sent.
+struct Ask<'a> {
+    method: Method,
+    path_and_query: &'a str,
+    body: Option<String>,
+    priority: Priority,
 }
 
 impl AdminClient {
@@ -64,11 +71,115 @@ impl AdminClient {
         Ok(Self {
             http,
             base: config.url.trim_end_matches('/').to_owned(),
-            budget: Budget::new(config.max_rps, config.max_in_flight),
+            budget: Budget::new(config.max_rps, config.max_in_flight, config.max_waiting),
             breaker: Breaker::default(),
+            unauthorized: Seldom::default(),
+            refused: Seldom::default(),
             config,
             stats,
         })
+    }
+
+    /// Asks, and once more where somebody waits and Turms wants fewer requests.
+    async fn ask<T: DeserializeOwned>(&self, ask: Ask<'_>) -> TurmsResult<Option<T>> {
+        match self.ask_once(&ask).await {
+            // After the pause that the budget makes.
+            Err(TurmsError::RateLimited) if ask.priority == Priority::Urgent => {
+                self.ask_once(&ask).await
+            }
+            other => other,
+        }
+    }
+
+    /// One exchange, from the breaker to the data in the envelope; `None` = nothing there.
+    async fn ask_once<T: DeserializeOwned>(&self, ask: &Ask<'_>) -> TurmsResult<Option<T>> {
+        let pass = self.breaker.pass().map_err(|retry_after| {
+            self.stats.admin_breaker_refusals.add();
+            TurmsError::Unreachable { retry_after }
+        })?;
+        let turn = self.budget.acquire(ask.priority).await;
+        let _turn = turn.ok_or_else(|| {
+            self.stats.admin_queue_refusals.add();
+            TurmsError::RateLimited
+        })?;
+        self.stats.admin_requests.add();
+        let read = match self.exchange(ask).await {
+            Ok((status, body)) => self.read(ask, status, &body),
+            Err(error) => Err(Unusable(error).into()),
+        };
+        match read {
+            Err(Failure::Unusable(Unusable(what))) => {
+                pass.failed();
+                self.stats.admin_failures.add();
+                tracing::warn!(what, "no usable answer of Turms' admin API");
+                Err(TurmsError::Unreachable { retry_after: RETRY_AFTER })
+            }
+            Err(Failure::Turms(error)) => {
+                pass.succeeded();
+                Err(error)
+            }
+            Ok(data) => {
+                pass.succeeded();
+                Ok(data)
+            }
+        }
+    }
+
+    /// What an answer says.
+    fn read<T: DeserializeOwned>(
+        &self,
+        ask: &Ask<'_>,
+        status: StatusCode,
+        body: &[u8],
+    ) -> Result<Option<T>, Failure> {
+        match status.as_u16() {
+            204 => Ok(None),
+            200..=299 if body.is_empty() => Ok(None),
+            200..=299 => match serde_json::from_slice::<Envelope<T>>(body) {
+                Ok(Envelope { code: CODE_OK, data }) => Ok(data),
+                Ok(Envelope { code: CODE_NO_CONTENT, .. }) => Ok(None),
+                Ok(_) | Err(_) => {
+                    Err(Unusable("an answer that is none of the admin API".into()).into())
+                }
+            },
+            401 | 403 => {
+                self.stats.admin_unauthorized.add();
+                if self.unauthorized.due() {
+                    tracing::error!("{}", TurmsError::Unauthorized);
+                }
+                Err(TurmsError::Unauthorized.into())
+            }
+            // A conflict is about our own id, or it is a refusal.
+            409 if duplicate(body) => Err(TurmsError::Duplicate.into()),
+            429 => {
+                self.stats.admin_rate_limited.add();
+                self.budget.pause();
+                Err(TurmsError::RateLimited.into())
+            }
+            status @ 400..=499 => {
+                self.stats.admin_failures.add();
+                let path = ask.path_and_query.split('?').next().unwrap_or_default();
+                if self.refused.due() {
+                    tracing::error!(status, path, "Turms calls a request wrong");
+                }
+                Err(TurmsError::Refused(status).into())
+            }
+            status => Err(Unusable(format!("status {status}")).into()),
+        }
+    }
+
+    async fn exchange(&self, ask: &Ask<'_>) -> Result<(StatusCode, Bytes), String> {
+        let url = format!("{}{}", self.base, ask.path_and_query);
+        let mut request = self
+            .http
+            .request(ask.method.clone(), url)
+            .basic_auth(&self.config.login, Some(self.config.password.text()));
+        if let Some(body) = &ask.body {
+            request = request.header("content-type", "application/json").body(body.clone());
+        }
+        let response = request.send().await.map_err(|error| crate::web::describe(&error))?;
+        let status = response.status();
+        Ok((status, crate::web::read_body(response, MAX_ANSWER).await?))
     }
 
     async fn get<T: DeserializeOwned>(
@@ -76,117 +187,58 @@ impl AdminClient {
         path_and_query: &str,
         priority: Priority,
     ) -> TurmsResult<Option<T>> {
-        let answer = match self.send(Method::GET, path_and_query, None, priority).await {
-            // Somebody waits: once more, after the pause that the budget makes.
-            Err(TurmsError::RateLimited) if priority == Priority::Urgent => {
-                self.send(Method::GET, path_and_query, None, priority).await?
-            }
-            other => other?,
-        };
-        if answer.status == StatusCode::NO_CONTENT || answer.body.is_empty() {
-            return Ok(None);
-        }
-        match serde_json::from_slice::<Envelope<T>>(&answer.body) {
-            Ok(Envelope { code: CODE_OK, data }) => Ok(data),
-            Ok(Envelope { code: CODE_NO_CONTENT, .. }) => Ok(None),
-            Ok(_) | Err(_) => Err(self.failed("an answer that is none of the admin API")),
-        }
+        self.ask(Ask { method: Method::GET, path_and_query, body: None, priority }).await
     }
 
-    async fn list<T: DeserializeOwned>(
+    /// A list, at most a page of it.
+    fn list<T: DeserializeOwned + Send>(
         &self,
-        path_and_query: &str,
+        query: String,
         priority: Priority,
-    ) -> TurmsResult<Vec<T>> {
-        Ok(self.get(path_and_query, priority).await?.unwrap_or_default())
-    }
-
-    async fn page<T: DeserializeOwned>(
-        &self,
-        path_and_query: &str,
-        priority: Priority,
-    ) -> TurmsResult<Page<T>> {
-        let data: Option<PageData<T>> = self.get(path_and_query, priority).await?;
-        let page = data.map(|data| Page { total: Some(data.total), records: data.records });
-        Ok(page.unwrap_or_else(Page::empty))
-    }
-
-    /// One exchange; statuses that say that nothing is wrong come back as an answer.
-    async fn send(
-        &self,
-        method: Method,
-        path_and_query: &str,
-        body: Option<String>,
-        priority: Priority,
-    ) -> TurmsResult<Answer> {
-        if let Err(retry_after) = self.breaker.check() {
-            self.stats.admin_breaker_refusals.add();
-            return Err(TurmsError::Unreachable { retry_after });
+    ) -> BoxFuture<'_, TurmsResult<Vec<T>>> {
+        async move {
+            let path_and_query = format!("{query}size={}", self.config.page_size);
+            Ok(self.get(&path_and_query, priority).await?.unwrap_or_default())
         }
-        let _turn = self.budget.acquire(priority).await;
-        self.stats.admin_requests.add();
-        let answer = match self.exchange(method, path_and_query, body).await {
-            Ok(answer) => answer,
-            Err(error) => return Err(self.failed(&error)),
-        };
-        match answer.status.as_u16() {
-            200..=299 | 409 => {
-                self.breaker.succeeded();
-                Ok(answer)
-            }
-            401 | 403 => {
-                self.breaker.succeeded();
-                self.stats.admin_unauthorized.add();
-                tracing::error!("{}", TurmsError::Unauthorized);
-                Err(TurmsError::Unauthorized)
-            }
-            429 => {
-                self.breaker.succeeded();
-                self.stats.admin_rate_limited.add();
-                self.budget.pause();
-                Err(TurmsError::RateLimited)
-            }
-            status @ 400..=499 => {
-                self.breaker.succeeded();
-                self.stats.admin_failures.add();
-                let path = path_and_query.split('?').next().unwrap_or_default();
-                tracing::error!(status, path, "Turms calls a request wrong");
-                Err(TurmsError::Refused(status))
-            }
-            status => Err(self.failed(&format!("status {status}"))),
+        .boxed()
+    }
+
+    /// The first page of a `/page` endpoint, of which the total counts.
+    fn count(&self, query: String, priority: Priority) -> BoxFuture<'_, TurmsResult<u64>> {
+        async move {
+            let page: Option<PageData<IgnoredAny>> =
+                self.get(&format!("{query}page=0&size=1"), priority).await?;
+            Ok(page.map(|page| page.total).unwrap_or_default())
         }
+        .boxed()
     }
+}
 
-    async fn exchange(
-        &self,
-        method: Method,
-        path_and_query: &str,
-        body: Option<String>,
-    ) -> Result<Answer, String> {
-        let url = format!("{}{path_and_query}", self.base);
-        let mut request = self
-            .http
-            .request(method, url)
-            .basic_auth(&self.config.login, Some(self.config.password.text()));
-        if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body);
-        }
-        let response = request.send().await.map_err(|error| crate::web::describe(&error))?;
-        let status = response.status();
-        let body = crate::web::read_body(response, MAX_ANSWER).await?;
-        Ok(Answer { status, body })
-    }
+/// Why an exchange came to nothing: through Turms' word, or for want of one.
+enum Failure {
+    Turms(TurmsError),
+    Unusable(Unusable),
+}
 
-    fn failed(&self, what: &str) -> TurmsError {
-        self.stats.admin_failures.add();
-        self.breaker.failed();
-        tracing::warn!(what, "no usable answer of Turms' admin API");
-        TurmsError::Unreachable { retry_after: RETRY_AFTER }
-    }
+struct Unusable(String);
 
-    fn size(&self) -> String {
-        format!("size={}", self.config.page_size)
+impl From<TurmsError> for Failure {
+    fn from(error: TurmsError) -> Self {
+        Self::Turms(error)
     }
+}
+
+impl From<Unusable> for Failure {
+    fn from(unusable: Unusable) -> Self {
+        Self::Unusable(unusable)
+    }
+}
+
+fn duplicate(body: &[u8]) -> bool {
+    matches!(
+        serde_json::from_slice::<Envelope<IgnoredAny>>(body),
+        Ok(Envelope { code: CODE_DUPLICATE, .. })
+    )
 }
 
 /// Ids of groups and users as query parameters. Nothing in it needs an escape, which Turms' parser
@@ -196,6 +248,7 @@ fn group_user_query(groups: &[GroupId], users: &[UserId]) -> String {
     if !users.is_empty() {
         query.push_str(&format!("&userIds={}", id_list(users)));
     }
+    query.push('&');
     query
 }
 
@@ -213,11 +266,7 @@ impl Directory for AdminClient {
         ids: &'a [GroupId],
         priority: Priority,
     ) -> BoxFuture<'a, TurmsResult<Vec<GroupRecord>>> {
-        async move {
-            let query = format!("/groups?ids={}&{}", id_list(ids), self.size());
-            self.list(&query, priority).await
-        }
-        .boxed()
+        self.list(format!("/groups?ids={}&", id_list(ids)), priority)
     }
 
     fn members<'a>(
@@ -226,32 +275,15 @@ impl Directory for AdminClient {
         users: &'a [UserId],
         priority: Priority,
     ) -> BoxFuture<'a, TurmsResult<Vec<MemberRecord>>> {
-        async move {
-            let query = group_user_query(groups, users);
-            self.list(&format!("/groups/members?{query}&{}", self.size()), priority).await
-        }
-        .boxed()
+        self.list(format!("/groups/members?{}", group_user_query(groups, users)), priority)
     }
 
-    fn count_members<'a>(
-        &'a self,
-        group: GroupId,
-        priority: Priority,
-    ) -> BoxFuture<'a, TurmsResult<u64>> {
-        async move {
-            let query = format!("/groups/members/page?groupIds={group}&page=0&size=1");
-            let page: Page<MemberRecord> = self.page(&query, priority).await?;
-            Ok(page.total.unwrap_or_default())
-        }
-        .boxed()
+    fn count_members(&self, group: GroupId, priority: Priority) -> BoxFuture<'_, TurmsResult<u64>> {
+        self.count(format!("/groups/members/page?groupIds={group}&"), priority)
     }
 
     fn count_groups(&self, priority: Priority) -> BoxFuture<'_, TurmsResult<u64>> {
-        async move {
-            let page: Page<GroupRecord> = self.page("/groups/page?page=0&size=1", priority).await?;
-            Ok(page.total.unwrap_or_default())
-        }
-        .boxed()
+        self.count("/groups/page?".into(), priority)
     }
 
     fn group_blocks<'a>(
@@ -260,11 +292,7 @@ impl Directory for AdminClient {
         users: &'a [UserId],
         priority: Priority,
     ) -> BoxFuture<'a, TurmsResult<Vec<GroupBlockRecord>>> {
-        async move {
-            let query = group_user_query(groups, users);
-            self.list(&format!("/groups/blocked-users?{query}&{}", self.size()), priority).await
-        }
-        .boxed()
+        self.list(format!("/groups/blocked-users?{}", group_user_query(groups, users)), priority)
     }
 
     fn blocked_users<'a>(
@@ -272,10 +300,9 @@ impl Directory for AdminClient {
         users: &'a [UserId],
         priority: Priority,
     ) -> BoxFuture<'a, TurmsResult<Vec<BlockedUserRecord>>> {
-        async move {
-            self.list(&format!("/blocked-clients/users?ids={}", id_list(users)), priority).await
-        }
-        .boxed()
+        // This endpoint knows no size: it answers about every id.
+        let query = format!("/blocked-clients/users?ids={}", id_list(users));
+        async move { Ok(self.get(&query, priority).await?.unwrap_or_default()) }.boxed()
     }
 
     fn blocked_users_page(
@@ -283,9 +310,12 @@ impl Directory for AdminClient {
         page: u32,
         priority: Priority,
     ) -> BoxFuture<'_, TurmsResult<Page<BlockedUserRecord>>> {
+        let size = self.config.page_size;
+        let query = format!("/blocked-clients/users/page?page={page}&size={size}");
         async move {
-            let query = format!("/blocked-clients/users/page?page={page}&{}", self.size());
-            self.page(&query, priority).await
+            let data: Option<PageData<_>> = self.get(&query, priority).await?;
+            let page = data.map(|data| Page { total: Some(data.total), records: data.records });
+            Ok(page.unwrap_or_else(Page::empty))
         }
         .boxed()
     }
@@ -295,16 +325,23 @@ impl Directory for AdminClient {
         users: &'a [UserId],
         priority: Priority,
     ) -> BoxFuture<'a, TurmsResult<Vec<UserRecord>>> {
-        async move {
-            self.list(&format!("/users?ids={}&{}", id_list(users), self.size()), priority).await
-        }
-        .boxed()
+        self.list(format!("/users?ids={}&", id_list(users)), priority)
+    }
+
+    fn relationship_blocks<'a>(
+        &'a self,
+        users: &'a [UserId],
+        priority: Priority,
+    ) -> BoxFuture<'a, TurmsResult<Vec<RelationshipRecord>>> {
+        let ids = id_list(users);
+        let filter = "isBlocked=true&withGroupIndexes=false";
+        let query = format!("/users/relationships?ownerIds={ids}&relatedUserIds={ids}&{filter}&");
+        self.list(query, priority)
     }
 
     fn speakable_types(&self, priority: Priority) -> BoxFuture<'_, TurmsResult<HashSet<i64>>> {
         async move {
-            let types: Vec<GroupTypeRecord> =
-                self.list(&format!("/groups/types?{}", self.size()), priority).await?;
+            let types: Vec<GroupTypeRecord> = self.list("/groups/types?".into(), priority).await?;
             let speakable = types.iter().filter(|kind| kind.guest_speakable == Some(true));
             Ok(speakable.map(|kind| kind.id).collect())
         }
@@ -317,15 +354,16 @@ impl Directory for AdminClient {
     ) -> BoxFuture<'a, TurmsResult<Posted>> {
         async move {
             let body = serde_json::to_string(message).map_err(|_| TurmsError::Refused(0))?;
-            let path = "/messages?send=true";
-            let answer = self.send(Method::POST, path, Some(body), Priority::Poll).await?;
-            if answer.status != StatusCode::CONFLICT {
-                return Ok(Posted::Stored);
-            }
-            // A conflict is success only when it is about our own id.
-            match serde_json::from_slice::<Envelope<serde_json::Value>>(&answer.body) {
-                Ok(Envelope { code: CODE_DUPLICATE, .. }) => Ok(Posted::Duplicate),
-                _ => Err(TurmsError::Refused(409)),
+            let ask = Ask {
+                method: Method::POST,
+                path_and_query: "/messages?send=true",
+                body: Some(body),
+                priority: Priority::Poll,
+            };
+            match self.ask::<IgnoredAny>(ask).await {
+                Ok(_) => Ok(Posted::Stored),
+                Err(TurmsError::Duplicate) => Ok(Posted::Duplicate),
+                Err(error) => Err(error),
             }
         }
         .boxed()

@@ -16,7 +16,7 @@ pub use budget::Priority;
 pub use client::AdminClient;
 pub use records::{
     BlockedUserRecord, GroupBlockRecord, GroupRecord, GroupTypeRecord, GroupUserKey, MemberRecord,
-    Page, SystemMessage, UserRecord,
+    Page, RelationshipRecord, SystemMessage, UserRecord,
 };
 
 use crate::ids::{GroupId, UserId};
@@ -40,6 +40,9 @@ pub enum TurmsError {
     /// Turms wants fewer requests.
     #[error("Turms limits the rate of requests")]
     RateLimited,
+    /// Turms has a record of that id.
+    #[error("Turms has a record of that id already")]
+    Duplicate,
     /// Turms calls our request wrong.
     #[error("Turms refuses the request with status {0}")]
     Refused(u16),
@@ -50,7 +53,7 @@ impl TurmsError {
     pub fn retry_after(self) -> Duration {
         match self {
             Self::Unreachable { retry_after } => retry_after,
-            Self::Unauthorized | Self::Refused(_) => Duration::from_secs(30),
+            Self::Unauthorized | Self::Duplicate | Self::Refused(_) => Duration::from_secs(30),
             Self::RateLimited => Duration::from_secs(1),
         }
     }
@@ -90,11 +93,7 @@ pub trait Directory: Send + Sync + 'static {
         priority: Priority,
     ) -> BoxFuture<'a, TurmsResult<Vec<MemberRecord>>>;
     /// How many members a group has: `GET /groups/members/page`.
-    fn count_members<'a>(
-        &'a self,
-        group: GroupId,
-        priority: Priority,
-    ) -> BoxFuture<'a, TurmsResult<u64>>;
+    fn count_members(&self, group: GroupId, priority: Priority) -> BoxFuture<'_, TurmsResult<u64>>;
     /// How many groups there are: `GET /groups/page`.
     fn count_groups(&self, priority: Priority) -> BoxFuture<'_, TurmsResult<u64>>;
     /// `GET /groups/blocked-users`, at most a page.
@@ -122,6 +121,12 @@ pub trait Directory: Send + Sync + 'static {
         users: &'a [UserId],
         priority: Priority,
     ) -> BoxFuture<'a, TurmsResult<Vec<UserRecord>>>;
+    /// `GET /users/relationships`: who of `users` has blocked whom of them, at most a page.
+    fn relationship_blocks<'a>(
+        &'a self,
+        users: &'a [UserId],
+        priority: Priority,
+    ) -> BoxFuture<'a, TurmsResult<Vec<RelationshipRecord>>>;
     /// Types of groups in which guests may speak: `GET /groups/types`.
     fn speakable_types(&self, priority: Priority) -> BoxFuture<'_, TurmsResult<HashSet<i64>>>;
     /// `POST /messages?send=true`

@@ -150,6 +150,42 @@ pub struct UserRecord {
     pub deletion_date: Option<UnixMillis>,
 }
 
+impl UserRecord {
+    /// Whether the account may be used; absent fields mean that it may.
+    pub fn is_usable(&self) -> bool {
+        self.is_active != Some(false) && self.deletion_date.is_none()
+    }
+}
+
+/// Key of a relationship.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RelationshipKey {
+    /// Whose relationship it is.
+    pub owner_id: i64,
+    /// The other one.
+    pub related_user_id: i64,
+}
+
+/// What a user has noted about another one; asked for where the other one is blocked.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RelationshipRecord {
+    /// Who, of whom.
+    pub key: RelationshipKey,
+    /// Since when the other one is blocked.
+    #[serde(default, deserialize_with = "date")]
+    pub block_date: Option<UnixMillis>,
+}
+
+impl RelationshipRecord {
+    /// Whether `owner` has blocked `other`.
+    pub fn blocks(&self, owner: UserId, other: UserId) -> bool {
+        let key = (self.key.owner_id, self.key.related_user_id);
+        self.block_date.is_some() && key == (owner.get(), other.get())
+    }
+}
+
 /// A type of groups.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,6 +1,7 @@
 //! `POST /turms/v1/conference/{create|cancel|accept}`: the conference provider of our plugin inside
 //! Turms. Turms has checked the requester already; what comes back is bound to that user.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::Refusal;
-use crate::adapter::{Adapter, Meeting};
+use crate::adapter::Adapter;
 use crate::ids::{InvalidId, MeetingId, is_meeting_room};
+use crate::memory::Meeting;
 
 #[derive(Debug, Deserialize)]
 struct Call {
@@ -53,7 +55,6 @@ pub(super) async fn serve(
     let payload = adapter.signed_request(&body, purpose)?;
     let call: Call = serde_json::from_value(payload)
         .map_err(|error| Refusal::bad_request(format!("not a conference call: {error}")))?;
-    let bad_id = |error: InvalidId| Refusal::bad_request(error.to_string());
     let requester = call.requester_id.parse().map_err(bad_id)?;
     if !is_meeting_room(&call.meeting.id) {
         return Err(Refusal::bad_request("`meeting.id` must have 9 or 10 digits"));
@@ -63,20 +64,9 @@ pub(super) async fn serve(
         "create" => {
             let meeting = Meeting {
                 creator: requester,
-                user: call
-                    .meeting
-                    .user_id
-                    .as_deref()
-                    .map(str::parse)
-                    .transpose()
-                    .map_err(bad_id)?,
-                group: call
-                    .meeting
-                    .group_id
-                    .as_deref()
-                    .map(str::parse)
-                    .transpose()
-                    .map_err(bad_id)?,
+                user: optional_id(call.meeting.user_id.as_deref())?,
+                group: optional_id(call.meeting.group_id.as_deref())?,
+                made: adapter.now(),
             };
             let idle = call.options.idle_timeout_ms.map(Duration::from_millis);
             adapter.open_meeting(id, meeting, idle, call.options.max_participants).await?;
@@ -92,4 +82,12 @@ pub(super) async fn serve(
             Ok(Json(json!({ "cancelled": true })))
         }
     }
+}
+
+fn optional_id<T: FromStr<Err = InvalidId>>(text: Option<&str>) -> Result<Option<T>, Refusal> {
+    text.map(str::parse).transpose().map_err(bad_id)
+}
+
+fn bad_id(error: InvalidId) -> Refusal {
+    Refusal::bad_request(error.to_string())
 }

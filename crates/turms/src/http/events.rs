@@ -52,6 +52,10 @@ pub(super) async fn receive(
     tracing::debug!(kind = notice.kind, group = ?group, users = users.len(), "change notice");
     match (group, users.as_slice()) {
         (Some(group), _) if notice.kind == "group_deleted" => adapter.group_deleted(group).await,
+        (Some(group), users) if notice.kind == "members_removed" => {
+            adapter.group_changed(group).await;
+            adapter.shut_out(group, users).await;
+        }
         (Some(group), _) => adapter.group_changed(group).await,
         (None, []) => adapter.something_changed().await,
         (None, users) => {

@@ -7,7 +7,7 @@ mod events;
 mod roster;
 mod token;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,9 +60,25 @@ fn cors(origins: &[String]) -> CorsLayer {
     }
 }
 
-/// The address of the caller. A proxy's header is not believed: anybody can send one.
-fn address(peer: Option<&ConnectInfo<SocketAddr>>) -> Option<IpAddr> {
-    peer.map(|ConnectInfo(peer)| peer.ip())
+/// The address of the caller, for limits. Behind a proxy of this machine or network it is the one
+/// that the proxy has added to `X-Forwarded-For`; from elsewhere anybody can send that header.
+/// Of an IPv6 address only the network counts (RFC 4291 §2.5.4): hosts have all of it to choose from.
+fn address(peer: Option<&ConnectInfo<SocketAddr>>, headers: &HeaderMap) -> Option<IpAddr> {
+    let ConnectInfo(peer) = peer?;
+    let near = match peer.ip().to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
+    };
+    let added = headers.get_all("x-forwarded-for").iter().next_back();
+    let added = added.and_then(|hops| hops.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+    let address = added.filter(|_| near).unwrap_or(peer.ip());
+    Some(match address.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    })
 }
 
 /// `Authorization: Bearer …`
@@ -70,24 +86,25 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
-/// Identifies a caller by JWT, within the limits on requests.
+/// Identifies a caller, within the limits on requests.
 async fn identify(
     adapter: &Adapter,
     peer: Option<IpAddr>,
     proof: Proof<'_>,
 ) -> Result<Principal, Refusal> {
-    let throttled = |wait| {
-        adapter.stats().requests_throttled.add();
-        Refusal::throttled(wait)
-    };
-    if let Some(peer) = peer {
-        adapter.per_address.check(peer).map_err(throttled)?;
-    }
+    limit(adapter, peer.map_or(Ok(()), |peer| adapter.per_address.check(peer)))?;
     let principal = adapter.identify(proof).await.inspect_err(|_| {
         adapter.stats().tokens_unauthorized.add();
     })?;
-    adapter.per_user.check(principal.user).map_err(throttled)?;
+    limit(adapter, adapter.per_user.check(principal.user))?;
     Ok(principal)
+}
+
+fn limit(adapter: &Adapter, checked: Result<(), Duration>) -> Result<(), Refusal> {
+    checked.map_err(|wait| {
+        adapter.stats().requests_throttled.add();
+        Refusal::throttled(wait)
+    })
 }
 
 /// Whether Turms can be asked, and how far behind rooms are.
@@ -106,4 +123,29 @@ async fn health(State(adapter): State<Arc<Adapter>>) -> Response {
     });
     let status = if reachable { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(peer: &str, forwarded: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for hops in forwarded {
+            headers.append("x-forwarded-for", HeaderValue::from_str(hops).unwrap());
+        }
+        let peer = ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 1));
+        address(Some(&peer), &headers).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_near_proxy_tells_the_address_and_nobody_else_does() {
+        assert_eq!(seen("127.0.0.1", &[]), "127.0.0.1");
+        assert_eq!(seen("127.0.0.1", &["1.1.1.1, 203.0.113.9"]), "203.0.113.9");
+        assert_eq!(seen("10.0.0.7", &["1.1.1.1", "203.0.113.9"]), "203.0.113.9");
+        assert_eq!(seen("10.0.0.7", &["no address"]), "10.0.0.7");
+        assert_eq!(seen("198.51.100.1", &["203.0.113.9"]), "198.51.100.1");
+        assert_eq!(seen("::ffff:198.51.100.1", &[]), "198.51.100.1");
+        assert_eq!(seen("2001:db8:1:2:3:4:5:6", &[]), "2001:db8:1:2::");
+    }
 }

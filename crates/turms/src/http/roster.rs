@@ -1,4 +1,5 @@
-//! `GET /turms/v1/rooms/{type}/{id}`: who is in a room, for users who may join it and have not.
+//! `GET /turms/v1/rooms/{type}/{id}`: who is in a room, for users who may join it and have not. They
+//! show a Turms JWT, or, where users have passwords, the token that they got for the room.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use serde::Serialize;
 
 use super::error::Refusal;
 use super::token::parse_target;
-use super::{address, bearer, identify};
+use super::{address, bearer, identify, limit};
 use crate::adapter::Adapter;
 use crate::identity::Proof;
 use crate::ids::user_of_identity;
@@ -42,11 +43,29 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> Result<Json<Roster>, Refusal> {
     let token = bearer(&headers).ok_or_else(|| {
-        Refusal::unauthorized("an Authorization header with a Turms JWT is needed")
+        Refusal::unauthorized(
+            "an Authorization header with a Turms JWT, or the room's token, is needed",
+        )
     })?;
-    let principal = identify(&adapter, address(peer.as_deref()), Proof::Jwt(token)).await?;
-    let target = parse_target(&kind, &id, principal.user)?;
-    adapter.may_see(&principal, target).await?;
+    let peer = address(peer.as_ref().map(|Extension(peer)| peer), &headers);
+    let target = match adapter.holder(token) {
+        Some((user, room)) => {
+            limit(&adapter, peer.map_or(Ok(()), |peer| adapter.per_address.check(peer)))?;
+            limit(&adapter, adapter.per_user.check(user))?;
+            let target = parse_target(&kind, &id, user)?;
+            if target.room_name() != room {
+                return Err(Refusal::unauthorized("the token is for another room"));
+            }
+            adapter.still_may_join(user, target, token).await?;
+            target
+        }
+        None => {
+            let principal = identify(&adapter, peer, Proof::Jwt(token)).await?;
+            let target = parse_target(&kind, &id, principal.user)?;
+            adapter.may_see(&principal, target).await?;
+            target
+        }
+    };
     let room_name = target.room_name();
     let attendees = match adapter.rooms().attendees(&room_name).await {
         Ok(attendees) => Some(attendees),

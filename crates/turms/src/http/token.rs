@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::error::Refusal;
 use super::{address, bearer, identify};
 use crate::adapter::{Adapter, TokenWish};
+use crate::config::Secret;
 use crate::identity::Proof;
 use crate::ids::Target;
 use crate::policy::UnixMillis;
@@ -36,7 +37,7 @@ pub struct TokenRequest {
     /// Instead of a JWT.
     pub user_id: Option<String>,
     /// Instead of a JWT.
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     /// Device type of Turms, for `identity_mode: user_device`.
     pub device_type: Option<String>,
     /// Display name.
@@ -70,7 +71,7 @@ pub struct TargetRequest {
     pub id: String,
     /// For meetings: the token from accepting the invitation in Turms.
     #[serde(default)]
-    pub plugin_token: Option<String>,
+    pub plugin_token: Option<Secret>,
 }
 
 /// Answer.
@@ -111,7 +112,7 @@ pub(super) async fn issue(
         .map_err(|error| Refusal::bad_request(format!("the body is not a request: {error}")))?;
     let proof = match (bearer(&headers), &request.user_id, &request.password) {
         (Some(token), _, _) => Proof::Jwt(token),
-        (None, Some(user), Some(password)) => Proof::Password { user, password },
+        (None, Some(user), Some(password)) => Proof::Password { user, password: password.clone() },
         _ => {
             adapter.stats().tokens_unauthorized.add();
             return Err(Refusal::unauthorized(
@@ -119,14 +120,18 @@ pub(super) async fn issue(
             ));
         }
     };
-    let principal = identify(&adapter, address(peer.as_deref()), proof).await?;
+    let peer = address(peer.as_ref().map(|Extension(peer)| peer), &headers);
+    let principal = identify(&adapter, peer, proof).await?;
     let target = target(&request, principal.user)?;
     let wish = TokenWish {
         target,
-        plugin_token: request.target.as_ref().and_then(|target| target.plugin_token.clone()),
+        plugin_token: request
+            .target
+            .as_ref()
+            .and_then(|target| target.plugin_token.as_ref().map(Secret::text)),
         device_type: request.device_type,
         name: display_name(request.name.or(request.participant_name))?,
-        ttl: request.ttl_seconds.map(Duration::from_secs),
+        ttl: ttl(request.ttl_seconds)?,
     };
     let issued = adapter.issue(&principal, wish).await?;
     Ok(Json(TokenAnswer {
@@ -141,6 +146,13 @@ pub(super) async fn issue(
             muted_until: issued.rights.muted_until,
         },
     }))
+}
+
+fn ttl(seconds: Option<u64>) -> Result<Option<Duration>, Refusal> {
+    match seconds {
+        Some(0) => Err(Refusal::bad_request("`ttl_seconds` must be above zero")),
+        seconds => Ok(seconds.map(Duration::from_secs)),
+    }
 }
 
 fn target(request: &TokenRequest, user: crate::ids::UserId) -> Result<Target, Refusal> {

@@ -182,7 +182,8 @@ impl Verifier {
         if exp.saturating_add(leeway) <= now_s {
             return Err(JwtError::Expired);
         }
-        let issued = payload.iat.map_or(now_s, |iat| iat as i64);
+        // A token from the future has its whole life ahead.
+        let issued = payload.iat.map_or(now_s, |iat| (iat as i64).min(now_s));
         if self.expect.max_lifetime_s.is_some_and(|max| exp.saturating_sub(issued) > max as i64) {
             return Err(JwtError::Claim("exp".into()));
         }

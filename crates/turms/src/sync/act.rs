@@ -12,14 +12,19 @@ use crate::adapter::{MUTED_ATTRIBUTE, ROLE_ATTRIBUTE, Standing};
 use crate::config::OnStale;
 use crate::ids::{UserId, user_of_identity};
 use crate::policy::{Decision, DenyReason, Rights, UnixMillis};
-use crate::rooms::{Attendee, RoomError};
+use crate::rooms::{Attendee, RightsChange, RoomError};
 
 /// So many groups that vanish at once are more likely a fault of Turms than a wish.
 const MANY_GROUPS: usize = 3;
 
 impl Sync {
     /// Turms answered about a room.
-    pub(super) async fn take_answer(&mut self, question: Question, answer: Answer) {
+    pub(super) async fn take_answer(
+        &mut self,
+        question: Question,
+        answer: Answer,
+        many_vanish: bool,
+    ) {
         let now = Instant::now();
         let interval = self.interval();
         let room = question.room;
@@ -32,7 +37,8 @@ impl Sync {
         } else {
             watch.due = now + interval;
         }
-        watch.missing = answer.group.is_none();
+        // A deletion that was announced and did not come.
+        watch.told_deleted &= watch.missing || watch.urgent;
         if answer.whole {
             watch.estimate = answer.seen_members;
         }
@@ -40,7 +46,7 @@ impl Sync {
         let verdicts: Vec<Option<Decision>> =
             question.users.iter().map(|user| self.verdict(&room, &answer, *user)).collect();
         let guard = self.adapter.config().sync.mass_removal_guard_percent;
-        let signs = Signs { suspect, told_deleted, many_vanish: self.many_groups_vanish() };
+        let signs = Signs { suspect, told_deleted, many_vanish };
         let Some(watch) = self.watches.get_mut(&room) else { return };
         match believe(&answer, signs, &verdicts, guard) {
             Belief::Believe => {
@@ -68,7 +74,7 @@ impl Sync {
     }
 
     /// Whether a large part of all groups was missing when last looked at.
-    fn many_groups_vanish(&self) -> bool {
+    pub(super) fn many_groups_vanish(&self) -> bool {
         let guard = self.adapter.config().sync.mass_removal_guard_percent as usize;
         let missing = self.watches.values().filter(|watch| watch.missing).count();
         missing >= MANY_GROUPS && missing * 100 >= self.watches.len() * guard
@@ -77,8 +83,8 @@ impl Sync {
     fn verdict(&self, room: &str, answer: &Answer, user: UserId) -> Option<Decision> {
         let target = self.watches.get(room)?.target;
         let subject = self.adapter.subject(target);
-        let blocked = self.blocked.get(&user).copied();
-        verdict(&self.adapter, &subject, answer, blocked, user).map(|(decision, _)| decision)
+        let account = self.accounts.facts(&subject, user);
+        verdict(&self.adapter, &subject, answer, account, user).map(|(decision, _)| decision)
     }
 
     /// Acts on the facts that are known: time has passed, or the block list changed.
@@ -110,8 +116,8 @@ impl Sync {
         };
         for attendee in &attendees {
             let Some(user) = user_of_identity(&attendee.identity) else { continue };
-            let blocked = self.blocked.get(&user).copied();
-            match verdict(&self.adapter, &subject, &answer, blocked, user) {
+            let account = self.accounts.facts(&subject, user);
+            match verdict(&self.adapter, &subject, &answer, account, user) {
                 None => {}
                 Some((Decision::Deny(reason), _)) => {
                     self.remove(room, attendee, user, reason).await
@@ -150,8 +156,9 @@ impl Sync {
         let rights = standing.rights;
         let may = attendee.can_publish || attendee.can_publish_data;
         let (change_rights, change_admin) = match before {
+            // What Turms forbids stays forbidden, whoever allowed it meanwhile.
             Some(before) => (
-                before.rights.can_publish != rights.can_publish,
+                before.rights.can_publish != rights.can_publish || (may && !rights.can_publish),
                 before.rights.room_admin != rights.room_admin,
             ),
             // First seen: the token said what was right then, and its attributes tell.
@@ -200,8 +207,8 @@ impl Sync {
         rights: Rights,
         standing: &Standing,
     ) {
-        let attributes = standing.attributes();
-        let done = self.adapter.rooms().set_rights(room, identity, rights, attributes).await;
+        let change = RightsChange { room, identity, rights, attributes: standing.attributes() };
+        let done = self.adapter.rooms().set_rights(change).await;
         self.check_done(room, identity, done);
     }
 

@@ -2,6 +2,7 @@
 //! comes; what changed is done to its participants. One task does all of it, so that nothing is
 //! done twice; requests to Turms run beside it, within the budget.
 
+mod accounts;
 mod act;
 mod poll;
 mod watch;
@@ -17,12 +18,12 @@ use rand::RngExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use self::poll::{Answer, Asker, Question, batch_len};
+use self::accounts::{Accounts, Persons};
+use self::poll::{Answer, Asker, Batch, Question};
 use self::watch::{Present, Watch};
 use crate::adapter::{Adapter, Subject};
-use crate::admin::{Priority, TurmsError, TurmsResult, id_chunks};
+use crate::admin::{Priority, TurmsError, TurmsResult};
 use crate::ids::{GroupId, Target, UserId, user_of_identity};
-use crate::policy::UnixMillis;
 use crate::rooms::{RoomEvent, RoomEventKind};
 
 /// Between two looks at the list of rooms; events tell of new ones sooner.
@@ -33,12 +34,6 @@ const SECOND_LOOK: Duration = Duration::from_millis(250);
 
 /// How long after a join the room is looked at: joins come in crowds.
 const AFTER_JOIN: Duration = Duration::from_secs(1);
-
-/// Pages of the global block list that are read whole; a longer list is asked about by user.
-const MAX_BLOCK_PAGES: u64 = 10;
-
-/// Rooms taken into one round of looks, so that others get their turn.
-const MAX_QUESTIONS: usize = 512;
 
 /// Something that the synchronisation should look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +51,7 @@ pub(crate) enum SyncMessage {
 /// What came back from Turms.
 enum Outcome {
     Rooms(Vec<Question>, TurmsResult<Vec<Answer>>),
-    Blocks(TurmsResult<HashMap<UserId, UnixMillis>>),
+    Accounts(TurmsResult<Accounts>),
 }
 
 /// See the module.
@@ -64,10 +59,9 @@ pub(crate) struct Sync {
     adapter: Arc<Adapter>,
     messages: mpsc::Receiver<SyncMessage>,
     watches: HashMap<String, Watch>,
-    /// Global block list: until when.
-    blocked: HashMap<UserId, UnixMillis>,
-    blocks_due: Instant,
-    blocks_polling: bool,
+    accounts: Accounts,
+    accounts_due: Instant,
+    accounts_polling: bool,
     rooms_due: Instant,
     polls: FuturesUnordered<BoxFuture<'static, Outcome>>,
 }
@@ -79,9 +73,9 @@ impl Sync {
             adapter,
             messages,
             watches: HashMap::new(),
-            blocked: HashMap::new(),
-            blocks_due: now,
-            blocks_polling: false,
+            accounts: Accounts::default(),
+            accounts_due: now,
+            accounts_polling: false,
             rooms_due: now,
             polls: FuturesUnordered::new(),
         }
@@ -129,6 +123,10 @@ impl Sync {
             }
             RoomEventKind::Started | RoomEventKind::Joined(_) => {
                 if let Some(watch) = self.watch(&event.room, now) {
+                    // Who comes back may come with a token from before the last change.
+                    if let RoomEventKind::Joined(identity) = &event.kind {
+                        watch.applied.remove(identity);
+                    }
                     watch.due = watch.due.min(now + AFTER_JOIN);
                     watch.again = watch.polling;
                 }
@@ -158,7 +156,7 @@ impl Sync {
             }
         }
         if !matches!(message, SyncMessage::Group(_) | SyncMessage::Deleted(_)) {
-            self.blocks_due = now;
+            self.accounts_due = now;
         }
     }
 
@@ -166,9 +164,6 @@ impl Sync {
     fn watch(&mut self, room: &str, now: Instant) -> Option<&mut Watch> {
         if !self.watches.contains_key(room) {
             let target = Target::from_room_name(room)?;
-            if matches!(self.adapter.subject(target), Subject::Unknown(_)) {
-                return None;
-            }
             self.watches.insert(room.to_owned(), Watch::new(target, now));
         }
         self.watches.get_mut(room)
@@ -176,8 +171,7 @@ impl Sync {
 
     fn refresh_rooms(&mut self, now: Instant) {
         self.rooms_due = now + REFRESH_ROOMS;
-        let open: HashSet<String> =
-            self.adapter.rooms().open_rooms().into_iter().map(|room| room.name).collect();
+        let open: HashSet<String> = self.adapter.rooms().open_rooms().into_iter().collect();
         self.watches.retain(|room, _| open.contains(room));
         let interval = self.interval();
         for room in &open {
@@ -209,11 +203,12 @@ impl Sync {
 
     /// Sends out what is due, as long as not too much is out already.
     async fn start_polls(&mut self, now: Instant) {
-        if now >= self.blocks_due && !self.blocks_polling {
-            self.blocks_polling = true;
-            let users = self.present_users();
-            let asker = asker(&self.adapter, Priority::Poll).await;
-            self.polls.push(ask_blocks(asker, users).boxed());
+        if now >= self.accounts_due && !self.accounts_polling {
+            self.accounts_polling = true;
+            let persons = self.persons();
+            let asker = Asker { adapter: self.adapter.clone(), priority: Priority::Poll };
+            let ask = async move { Outcome::Accounts(asker.accounts_of(persons).await) };
+            self.polls.push(ask.boxed());
         }
         self.start_group_polls(now, Priority::Urgent).await;
         // Turms gets no more at once than it may answer; the rest stays due.
@@ -237,32 +232,40 @@ impl Sync {
             return false;
         }
         due.sort_unstable();
-        let mut questions = Vec::new();
-        for (_, room) in due.into_iter().take(MAX_QUESTIONS) {
-            if let Some(question) = self.question(room, now).await {
-                questions.push(question);
-            }
-        }
-        let count = if urgent { questions.len() } else { batch_len(&questions) };
-        questions.truncate(count);
-        let any = !questions.is_empty();
-        let asker = asker(&self.adapter, priority).await;
-        while !questions.is_empty() {
-            let rest = questions.split_off(batch_len(&questions));
-            for question in &questions {
-                if let Some(watch) = self.watches.get_mut(&question.room) {
-                    watch.polling = true;
-                    watch.urgent = false;
+        let asker = Asker { adapter: self.adapter.clone(), priority };
+        let mut batch = Batch::new(asker.directory().page_size());
+        let mut any = false;
+        for (_, room) in due {
+            let Some(question) = self.question(room, now).await else { continue };
+            any = true;
+            if let Some(full) = batch.add(question) {
+                self.ask(asker.clone(), full);
+                if !urgent {
+                    // The rest stays due: others may be more so by then.
+                    return true;
                 }
             }
-            let (asker, batch) = (asker.clone(), std::mem::replace(&mut questions, rest));
-            let look = async move {
-                let answers = asker.look(&batch).await;
-                Outcome::Rooms(batch, answers)
-            };
-            self.polls.push(look.boxed());
         }
+        self.ask(asker, batch.questions);
         any
+    }
+
+    /// Sends out a look.
+    fn ask(&mut self, asker: Asker, questions: Vec<Question>) {
+        if questions.is_empty() {
+            return;
+        }
+        for question in &questions {
+            if let Some(watch) = self.watches.get_mut(&question.room) {
+                watch.polling = true;
+                watch.urgent = false;
+            }
+        }
+        let look = async move {
+            let answers = asker.look(&questions).await;
+            Outcome::Rooms(questions, answers)
+        };
+        self.polls.push(look.boxed());
     }
 
     /// What to ask about a room; rooms that depend on no group are looked at here and now.
@@ -314,25 +317,42 @@ impl Sync {
         }
     }
 
-    fn present_users(&self) -> Vec<UserId> {
-        let identities = self.watches.values().flat_map(|watch| watch.applied.keys());
-        let users: HashSet<UserId> =
-            identities.filter_map(|identity| user_of_identity(identity)).collect();
-        users.into_iter().collect()
+    fn persons(&self) -> Persons {
+        let mut persons = Persons::default();
+        for watch in self.watches.values() {
+            let identities = watch.applied.keys();
+            let users = identities.filter_map(|identity| user_of_identity(identity));
+            let subject = self.adapter.subject(watch.target);
+            match subject {
+                Subject::Group { .. } => persons.present.extend(users),
+                _ => persons.apart.extend(users),
+            }
+            if let Subject::Pair { pair, .. } = subject {
+                persons.pairs.insert(pair);
+            }
+        }
+        persons.present.extend(&persons.apart);
+        persons
     }
 
     async fn take(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::Blocks(result) => {
-                self.blocks_polling = false;
-                self.blocks_due = Instant::now() + self.interval();
-                if let Ok(blocked) = result {
-                    self.take_blocks(blocked).await;
+            Outcome::Accounts(result) => {
+                self.accounts_polling = false;
+                self.accounts_due = Instant::now() + self.interval();
+                if let Ok(accounts) = result {
+                    self.take_accounts(accounts).await;
                 }
             }
             Outcome::Rooms(questions, Ok(answers)) => {
+                for (question, answer) in questions.iter().zip(&answers) {
+                    if let Some(watch) = self.watches.get_mut(&question.room) {
+                        watch.missing = answer.group.is_none();
+                    }
+                }
+                let many_vanish = self.many_groups_vanish();
                 for (question, answer) in questions.into_iter().zip(answers) {
-                    self.take_answer(question, answer).await;
+                    self.take_answer(question, answer, many_vanish).await;
                 }
             }
             Outcome::Rooms(questions, Err(error)) => self.take_failure(&questions, error),
@@ -352,14 +372,9 @@ impl Sync {
     }
 
     /// Blocks and their ends take effect at once, on the facts that are known.
-    async fn take_blocks(&mut self, blocked: HashMap<UserId, UnixMillis>) {
-        let before = std::mem::replace(&mut self.blocked, blocked);
-        let changed: HashSet<UserId> = before
-            .iter()
-            .filter(|(user, until)| self.blocked.get(user) != Some(until))
-            .chain(self.blocked.iter().filter(|(user, until)| before.get(user) != Some(until)))
-            .map(|(user, _)| *user)
-            .collect();
+    async fn take_accounts(&mut self, accounts: Accounts) {
+        let changed = accounts.changed(&self.accounts);
+        self.accounts = accounts;
         let now = Instant::now();
         let mut concerned = Vec::new();
         for (room, watch) in &mut self.watches {
@@ -380,8 +395,8 @@ impl Sync {
         let full = self.polls.len() >= self.adapter.config().admin.max_in_flight.max(2) as usize;
         let digest = self.adapter.config().messages.roster_digest;
         let mut next = self.rooms_due;
-        if !self.blocks_polling {
-            next = next.min(self.blocks_due);
+        if !self.accounts_polling {
+            next = next.min(self.accounts_due);
         }
         for watch in self.watches.values() {
             if !watch.polling && (!full || watch.urgent) {
@@ -399,45 +414,4 @@ impl Sync {
         }
         next.max(now)
     }
-}
-
-/// Settings of a look, from the adapter's.
-async fn asker(adapter: &Adapter, priority: Priority) -> Asker {
-    Asker {
-        directory: adapter.directory().clone(),
-        priority,
-        check_users: adapter.config().admin.check_users,
-        speakable_types: adapter.speakable_types().await,
-    }
-}
-
-/// Reads the global block list, or, where it is very long, what it says of `users`.
-async fn ask_blocks(asker: Asker, users: Vec<UserId>) -> Outcome {
-    let directory = &asker.directory;
-    let read = async {
-        let mut blocked = HashMap::new();
-        let mut keep = |records: &[crate::admin::BlockedUserRecord]| {
-            for record in records {
-                if let Ok(user) = UserId::new(record.id) {
-                    blocked.insert(user, record.until());
-                }
-            }
-        };
-        let first = directory.blocked_users_page(0, asker.priority).await?;
-        let page_size = directory.page_size().max(1) as u64;
-        let pages = first.total.unwrap_or_default().div_ceil(page_size);
-        if pages <= MAX_BLOCK_PAGES {
-            keep(&first.records);
-            for page in 1..pages {
-                let page = u32::try_from(page).unwrap_or(u32::MAX);
-                keep(&directory.blocked_users_page(page, asker.priority).await?.records);
-            }
-        } else {
-            for chunk in id_chunks(&users, 0) {
-                keep(&directory.blocked_users(chunk, asker.priority).await?);
-            }
-        }
-        Ok(blocked)
-    };
-    Outcome::Blocks(read.await)
 }

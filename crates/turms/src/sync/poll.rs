@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::adapter::Adapter;
 use crate::admin::{
     Directory, GroupRecord, MAX_ID_LIST, MemberRecord, Priority, TurmsResult, id_chunks, id_list,
 };
@@ -49,37 +50,53 @@ pub(super) struct Answer {
     pub(super) whole: bool,
 }
 
-/// Settings of a look.
+/// Asks Turms, for somebody who waits or for nobody.
 #[derive(Clone)]
 pub(super) struct Asker {
-    pub(super) directory: Arc<dyn Directory>,
+    pub(super) adapter: Arc<Adapter>,
     pub(super) priority: Priority,
-    pub(super) check_users: bool,
-    pub(super) speakable_types: Arc<HashSet<i64>>,
 }
 
-/// How many of `questions` fit one look.
-pub(super) fn batch_len(questions: &[Question]) -> usize {
-    let mut length = 0;
-    let fits = |question: &&Question| {
-        length += question.group.to_string().len() + 1;
-        length <= MAX_ID_LIST
-    };
-    questions.iter().take_while(fits).count().max(1).min(questions.len())
+/// Questions for one look: so many as group ids fit a request and groups its answer.
+pub(super) struct Batch {
+    pub(super) questions: Vec<Question>,
+    id_length: usize,
+    max_groups: usize,
+}
+
+impl Batch {
+    pub(super) fn new(page_size: usize) -> Self {
+        Self { questions: Vec::new(), id_length: 0, max_groups: page_size.max(1) }
+    }
+
+    /// Adds one; returns those before it when it would have been too many.
+    pub(super) fn add(&mut self, question: Question) -> Option<Vec<Question>> {
+        let own = question.group.to_string().len() + 1;
+        let full = self.id_length + own > MAX_ID_LIST || self.questions.len() >= self.max_groups;
+        let before = full.then(|| std::mem::take(&mut self.questions));
+        self.id_length = if full { own } else { self.id_length + own };
+        self.questions.push(question);
+        before
+    }
 }
 
 impl Asker {
+    pub(super) fn directory(&self) -> &dyn Directory {
+        self.adapter.directory().as_ref()
+    }
+
     /// Asks everything about rooms whose group ids fit one request.
     pub(super) async fn look(&self, questions: &[Question]) -> TurmsResult<Vec<Answer>> {
+        let speakable_types = self.adapter.speakable_types().await?;
         let groups: Vec<GroupId> = questions.iter().map(|question| question.group).collect();
-        let records = self.directory.groups(&groups, self.priority).await?;
+        let records = self.directory().groups(&groups, self.priority).await?;
         let records: HashMap<i64, &GroupRecord> = records.iter().map(|r| (r.id, r)).collect();
         let mut answers: Vec<Answer> = questions
             .iter()
             .map(|question| Answer {
                 group: records.get(&question.group.get()).map(|record| {
                     let speakable =
-                        record.type_id.is_some_and(|kind| self.speakable_types.contains(&kind));
+                        record.type_id.is_some_and(|kind| speakable_types.contains(&kind));
                     record.facts(speakable)
                 }),
                 asked: question.users.iter().copied().collect(),
@@ -88,22 +105,26 @@ impl Asker {
             .collect();
         self.members(questions, &mut answers).await?;
         self.blocks(questions, &mut answers).await?;
-        if self.check_users {
+        if self.adapter.config().admin.check_users {
             self.accounts(questions, &mut answers).await?;
         }
         for (question, answer) in questions.iter().zip(&mut answers) {
-            if question.confirm {
-                answer.total = Some(match answer.group {
-                    Some(_) => self.directory.count_members(question.group, self.priority).await?,
-                    None => self.directory.count_groups(self.priority).await?,
-                });
+            if !question.confirm {
+                continue;
             }
+            let directory = self.directory();
+            answer.total = Some(match answer.group {
+                Some(_) => directory.count_members(question.group, self.priority).await?,
+                // A Turms that answers with fewer records than asked for has left it out.
+                None if !directory.groups(&[question.group], self.priority).await?.is_empty() => 0,
+                None => directory.count_groups(self.priority).await?,
+            });
         }
         Ok(answers)
     }
 
     async fn members(&self, questions: &[Question], answers: &mut [Answer]) -> TurmsResult<()> {
-        let budget = self.directory.page_size() * ANSWER_FILL_PERCENT / 100;
+        let budget = self.directory().page_size() * ANSWER_FILL_PERCENT / 100;
         let is_whole = |question: &Question| {
             question.users.len() > MANY_PARTICIPANTS && expected(question) <= budget
         };
@@ -112,8 +133,8 @@ impl Asker {
         let mut alone = Vec::new();
         for run in runs(&whole, budget, |at| expected(&questions[at])) {
             let groups: Vec<GroupId> = run.iter().map(|at| questions[*at].group).collect();
-            let records = self.directory.members(&groups, &[], self.priority).await?;
-            if records.len() >= self.directory.page_size() {
+            let records = self.directory().members(&groups, &[], self.priority).await?;
+            if records.len() >= self.directory().page_size() {
                 // Some may be missing.
                 alone.extend(run);
                 continue;
@@ -137,8 +158,8 @@ impl Asker {
                 alone.extend(run);
                 continue;
             }
-            let records = self.directory.members(&groups, &users, self.priority).await?;
-            if records.len() >= self.directory.page_size() {
+            let records = self.directory().members(&groups, &users, self.priority).await?;
+            if records.len() >= self.directory().page_size() {
                 alone.extend(run);
                 continue;
             }
@@ -152,7 +173,7 @@ impl Asker {
             for page in question.users.chunks(budget.max(1)) {
                 for users in id_chunks(page, taken) {
                     let records =
-                        self.directory.members(&[question.group], users, self.priority).await?;
+                        self.directory().members(&[question.group], users, self.priority).await?;
                     take_members(question, &records, &mut answers[at]);
                 }
             }
@@ -162,16 +183,16 @@ impl Asker {
 
     async fn blocks(&self, questions: &[Question], answers: &mut [Answer]) -> TurmsResult<()> {
         let groups: Vec<GroupId> = questions.iter().map(|question| question.group).collect();
-        let records = self.directory.group_blocks(&groups, &[], self.priority).await?;
+        let records = self.directory().group_blocks(&groups, &[], self.priority).await?;
         let mut all: HashSet<(GroupId, UserId)> =
             records.iter().filter_map(|record| record.key.ids()).collect();
-        if records.len() >= self.directory.page_size() {
+        if records.len() >= self.directory().page_size() {
             // Long lists: only those who are there.
             for question in questions {
                 for users in id_chunks(&question.users, question.group.to_string().len()) {
                     let groups = [question.group];
                     let records =
-                        self.directory.group_blocks(&groups, users, self.priority).await?;
+                        self.directory().group_blocks(&groups, users, self.priority).await?;
                     all.extend(records.iter().filter_map(|record| record.key.ids()));
                 }
             }
@@ -187,17 +208,10 @@ impl Asker {
         let users: HashSet<UserId> =
             questions.iter().flat_map(|question| question.users.iter().copied()).collect();
         let users: Vec<UserId> = users.into_iter().collect();
-        let mut accounts = HashMap::new();
-        for chunk in id_chunks(&users, 0) {
-            for record in self.directory.users(chunk, self.priority).await? {
-                let active = record.is_active != Some(false) && record.deletion_date.is_none();
-                accounts.insert(record.id, active);
-            }
-        }
+        let active = self.are_active(&users).await?;
         for answer in answers {
             let known = answer.asked.iter();
-            answer.accounts =
-                known.filter_map(|user| Some((*user, *accounts.get(&user.get())?))).collect();
+            answer.accounts = known.filter_map(|user| Some((*user, *active.get(user)?))).collect();
         }
         Ok(())
     }

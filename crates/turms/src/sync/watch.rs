@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::poll::Answer;
 use crate::adapter::{Adapter, Standing, Subject};
 use crate::ids::{Target, UserId};
-use crate::policy::{Decision, DenyReason, GroupCase, UnixMillis, UserFacts};
+use crate::policy::{Decision, DenyReason, GroupCase, UserFacts};
 
 /// A participant who is a Turms user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,10 +86,11 @@ pub(super) fn verdict(
     adapter: &Adapter,
     subject: &Subject,
     answer: &Answer,
-    blocked_until: Option<UnixMillis>,
+    account: UserFacts,
     user: UserId,
 ) -> Option<(Decision, Option<crate::policy::Role>)> {
-    let account = UserFacts { active: answer.accounts.get(&user).copied(), blocked_until };
+    let account =
+        UserFacts { active: answer.accounts.get(&user).copied().or(account.active), ..account };
     if subject.group().is_none() {
         return Some(adapter.decide(subject, user, None, &account));
     }
