@@ -6,6 +6,7 @@
 #     tests/clients/run.sh acceptance [rtc-node] [python]
 #     tests/clients/run.sh turms [pytest arguments]
 #     tests/clients/run.sh server_api [pytest arguments]
+#     tests/clients/run.sh shaped [pytest arguments]   Chromium behind a narrow path; as root
 #     tests/clients/run.sh soak [--minutes N] [--participants N]
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -17,10 +18,12 @@ pairings() { "$python" -m pytest -c pytest.ini --rootdir . pairings "$@"; }
 acceptance() { "$python" acceptance/suites.py "$@"; }
 turms() { "$python" -m pytest -c pytest.ini --rootdir . turms "$@"; }
 server_api() { "$python" -m pytest -c pytest.ini --rootdir . server_api "$@"; }
+# In a network namespace of its own, from which the tests make others for their clients.
+shaped() { unshare --net "$python" -m pytest -c pytest.ini --rootdir . shaped "$@"; }
 soak() { "$python" soak/soak.py "$@"; }
 
 case "${1:-all}" in
-    pairings | acceptance | turms | server_api | soak) "$@" ;;
+    pairings | acceptance | turms | server_api | shaped | soak) "$@" ;;
     all)
         status=0
         pairings || status=1
@@ -30,7 +33,7 @@ case "${1:-all}" in
         exit $status
         ;;
     *)
-        sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         exit 2
         ;;
 esac

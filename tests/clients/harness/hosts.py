@@ -25,14 +25,15 @@ class ClientError(Exception):
 
 
 class Host:
-    """One process of one kind of client."""
+    """One process of one kind of client, in a network namespace if one is named."""
 
-    def __init__(self, kind, log_directory):
+    def __init__(self, kind, log_directory, namespace=None):
         self.kind = kind
         self.log_path = pathlib.Path(log_directory) / f"client-{kind}.log"
+        inside = ["ip", "netns", "exec", namespace] if namespace else []
         self.log = open(self.log_path, "ab")
         self.process = subprocess.Popen(
-            COMMANDS[kind],
+            inside + COMMANDS[kind],
             cwd=CLIENTS,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

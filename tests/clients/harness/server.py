@@ -46,6 +46,8 @@ class Setup:
     tcp_only: bool = False
     workers: int = 1
     extra: str = "{}"  # more configuration, as JSON
+    address: str = "127.0.0.1"  # where clients find the signalling
+    node_ip: str = "127.0.0.1"  # where clients find the media
 
     def __str__(self):
         return f"{'tcp' if self.tcp_only else 'udp'}-{self.workers}w"
@@ -58,14 +60,15 @@ class Server:
         self.setup = setup
         self.port = free_port(socket.SOCK_STREAM)
         self.metrics_port = free_port(socket.SOCK_STREAM)
-        rtc = {"tcp_port": free_port(socket.SOCK_STREAM), "node_ip": "127.0.0.1"}
+        rtc = {"tcp_port": free_port(socket.SOCK_STREAM), "node_ip": setup.node_ip}
+        self.udp_port = None
         if setup.tcp_only:
             rtc["force_tcp"] = True
         else:
-            rtc["udp_port"] = free_port(socket.SOCK_DGRAM)
+            self.udp_port = rtc["udp_port"] = free_port(socket.SOCK_DGRAM)
         config = {
             "port": self.port,
-            "bind_addresses": ["127.0.0.1"],
+            "bind_addresses": sorted({"127.0.0.1", setup.address}),
             "development": True,
             "keys": {KEY: SECRET},
             "rtc": rtc,
@@ -86,7 +89,7 @@ class Server:
             env=environment,
             preexec_fn=end_with_parent,
         )
-        self.url = f"ws://127.0.0.1:{self.port}"
+        self.url = f"ws://{setup.address}:{self.port}"
         try:
             self._wait_until_ready()
         except BaseException:

@@ -3,33 +3,17 @@
 import os
 import pathlib
 import sys
-import uuid
 
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness.hosts import Host, Peer  # noqa: E402
+from harness.call import Call  # noqa: E402
+from harness.hosts import Host  # noqa: E402
+from harness.measured import measure, pytest_terminal_summary  # noqa: E402, F401
 from harness.server import Server, Setup  # noqa: E402
-from harness.tokens import join_token  # noqa: E402
 
 LOGS = pathlib.Path(os.environ.get("CLIENT_TEST_LOGS", "/tmp/sluice-client-tests"))
-
-
-MEASURED = []
-
-
-@pytest.fixture
-def measure(request):
-    """`measure(text)` keeps a figure for the end of the run."""
-    return lambda text: MEASURED.append(f"{request.node.name}: {text}")
-
-
-def pytest_terminal_summary(terminalreporter):
-    if MEASURED:
-        terminalreporter.section("measured")
-        for line in MEASURED:
-            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
@@ -72,33 +56,6 @@ def hosts(logs):
     yield get
     for host in running.values():
         host.stop()
-
-
-class Call:
-    """One room on one server, and the peers that a test put into it."""
-
-    def __init__(self, server, hosts):
-        self.server, self.hosts = server, hosts
-        self.room = f"room-{uuid.uuid4().hex[:8]}"
-        self.peers = []
-
-    def join(self, kind, identity, v1=True, attributes=None, **options):
-        """A real client of this kind in the room; `peer.joined` tells how it went."""
-        peer = Peer(self.hosts(kind), f"{self.room}/{identity}")
-        self.peers.append(peer)
-        pairs = (attributes or {}).items()
-        more = [word for key, value in pairs for word in ("--attribute", f"{key}={value}")]
-        token = join_token(self.room, identity, *more)
-        peer.joined = peer.call("join", url=self.server.url, token=token, v1=v1, **options)
-        return peer
-
-    def leave(self):
-        for peer in self.peers:
-            if peer.host.alive:
-                try:
-                    peer.call("leave")
-                except Exception as error:  # a peer that never joined
-                    print(f"leaving: {error}")
 
 
 @pytest.fixture

@@ -6,11 +6,28 @@ const { Room, RoomEvent, Track, VideoQuality, DataPacket_Kind } = LivekitClient;
 const COLOURS = [[220, 30, 30], [30, 200, 30], [30, 30, 220], [220, 220, 30]];
 const KEPT_SAMPLES = 96;
 
-function draw(context, number) {
+// A grain that hides no colour and that no encoder can predict from one frame to the next.
+let grain;
+function scatter(context, width, height) {
+  grain ??= (() => {
+    const canvas = new OffscreenCanvas(2 * width, 2 * height);
+    const image = new ImageData(2 * width, 2 * height);
+    for (let at = 0; at < image.data.length; at += 4) {
+      image.data.fill(Math.random() * 255, at, at + 3);
+      image.data[at + 3] = 60;
+    }
+    canvas.getContext('2d').putImageData(image, 0, 0);
+    return canvas;
+  })();
+  context.drawImage(grain, -Math.random() * width, -Math.random() * height);
+}
+
+function draw(context, number, busy = false) {
   const { width, height } = context.canvas;
   const top = (height * 3) / 4;
   context.fillStyle = `rgb(${COLOURS[Math.floor(number / 8) % 4]})`;
   context.fillRect(0, 0, width, top);
+  if (busy) scatter(context, width, height);
   for (let bit = 0; bit < 8; bit++) {
     context.fillStyle = (number >> (7 - bit)) & 1 ? '#fff' : '#000';
     context.fillRect((bit * width) / 8, top, width / 8, height - top);
@@ -137,14 +154,15 @@ class Peer {
       Object.assign(canvas, { width: video.width, height: video.height });
       const context = canvas.getContext('2d');
       let number = 0;
-      draw(context, number);
+      draw(context, number, video.busy);
       const stream = canvas.captureStream(video.fps);
-      this.timers.push(setInterval(() => draw(context, ++number), 1000 / video.fps));
+      this.timers.push(setInterval(() => draw(context, ++number, video.busy), 1000 / video.fps));
       await local.publishTrack(stream.getVideoTracks()[0], {
         name: 'picture',
         source: Track.Source.Camera,
         simulcast: video.simulcast ?? false,
         videoCodec: video.codec ?? 'vp8',
+        ...(video.mode && { scalabilityMode: video.mode, backupCodec: false }),
       });
     }
     if (audio) {
@@ -266,7 +284,7 @@ class Peer {
             'kind', 'framesDecoded', 'framesDropped', 'keyFramesDecoded', 'freezeCount',
             'packetsReceived', 'packetsLost', 'nackCount', 'pliCount', 'retransmittedPacketsReceived',
             'frameWidth', 'frameHeight', 'concealedSamples', 'totalSamplesReceived', 'jitter',
-            'bytesReceived',
+            'bytesReceived', 'totalFreezesDuration',
           ]),
         ),
         outbound: byType('outbound-rtp').map((entry) =>
