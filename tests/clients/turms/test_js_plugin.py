@@ -29,6 +29,19 @@ def run_plugin(world, *calls, secret=EVENT_SECRET.decode()):
     return json.loads(done.stdout)
 
 
+def create_meeting(requester, meeting, group=GROUP):
+    return {
+        "call": "createMeeting",
+        "requester": requester,
+        "meeting": {"id": meeting, "group": str(group)},
+        "options": {"max": 100, "idle": 3_600_000},
+    }
+
+
+def accept_invitation(requester, meeting):
+    return {"call": "acceptMeetingInvitation", "requester": requester, "meeting": meeting}
+
+
 def member_updated(user):
     fields = {"groupId": str(GROUP), "memberId": str(user)}
     return {"call": "beforeNotify", "kind": "UPDATE_GROUP_MEMBER_REQUEST", "fields": fields}
@@ -86,20 +99,13 @@ def test_a_wrong_secret_is_refused_and_turms_goes_on(world):
 def test_conference_requests_bind_the_requester_and_cancelling_ends_the_meeting(world):
     async def run():
         members(world, u7="MEMBER", u8="MEMBER")
-        create = {
-            "call": "createMeeting",
-            "requester": "7",
-            "meeting": {"id": MEETING, "group": str(GROUP)},
-            "options": {"max": 100, "idle": 3_600_000},
-        }
-        accept = {"call": "acceptMeetingInvitation", "meeting": MEETING}
         made = await asyncio.to_thread(
             run_plugin,
             world,
             {"call": "addMeetingEndedEventListener"},
-            create,
-            accept | {"requester": "8"},
-            accept | {"requester": "9"},
+            create_meeting("7", MEETING),
+            accept_invitation("8", MEETING),
+            accept_invitation("9", MEETING),
         )
         _, created, accepted, stranger = made["results"]
         assert "403" in stranger["error"], "no member of the group"
@@ -110,7 +116,8 @@ def test_conference_requests_bind_the_requester_and_cancelling_ends_the_meeting(
         await until("met", lambda: set(seven.room.remote_participants) == {"8"})
         assert seven.room.local_participant.identity == "7"
         cancel = {"call": "cancelMeeting", "requester": "7", "meeting": MEETING}
-        out = await asyncio.to_thread(run_plugin, world, cancel, accept | {"requester": "8"})
+        again = accept_invitation("8", MEETING)
+        out = await asyncio.to_thread(run_plugin, world, cancel, again)
         assert out["results"][0] == {"token": None}
         assert "410" in out["results"][1]["error"]
         await until("over", lambda: seven.gone is not None and eight.gone is not None)

@@ -6,7 +6,7 @@ import asyncio
 import pytest
 from livekit import rtc
 
-from turms.test_js_plugin import run_plugin
+from turms.test_js_plugin import accept_invitation, create_meeting, run_plugin
 from turms.test_stock_plugin import CREATE, DELETE, join, plugin_call
 from turms.test_turms import GROUP, User, call, members, until
 
@@ -60,17 +60,10 @@ def test_a_cancelled_meeting_of_the_stock_plugin_stays_closed_after_a_crash(worl
 def test_a_meeting_is_still_its_groups_after_a_crash(world):
     async def run():
         members(world, u7="MEMBER", u8="MEMBER")
-        create = {
-            "call": "createMeeting",
-            "requester": "7",
-            "meeting": {"id": MADE, "group": str(GROUP)},
-            "options": {"max": 100, "idle": 3_600_000},
-        }
-        accept = {"call": "acceptMeetingInvitation", "meeting": MADE}
-        await asyncio.to_thread(run_plugin, world, create)
+        await asyncio.to_thread(run_plugin, world, create_meeting("7", MADE))
         world.restart()
         out = await asyncio.to_thread(
-            run_plugin, world, accept | {"requester": "8"}, accept | {"requester": "9"}
+            run_plugin, world, accept_invitation("8", MADE), accept_invitation("9", MADE)
         )
         accepted, stranger = out["results"]
         assert "403" in stranger["error"], "no member of the group"

@@ -1,10 +1,12 @@
 //! The adapter itself: what the HTTP face, the synchronisation and the notices share, and the
 //! decisions about users and rooms that both tokens and live participants follow.
 
+mod meetings;
+mod tokens;
+
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -14,22 +16,23 @@ use tokio::sync::mpsc;
 use crate::admin::{Directory, Priority, TurmsResult, id_chunks};
 use crate::clock::Clock;
 use crate::config::TurmsConfig;
-use crate::gate::{TokenFacts, TurmsGate};
+use crate::gate::TurmsGate;
 use crate::http::{Refusal, router};
 use crate::identity::{Identity, IdentityError, Principal, Proof};
-use crate::ids::{GroupId, MeetingId, Target, UserId, user_of_identity};
-use crate::jwt::Action;
+use crate::ids::{GroupId, MeetingId, Target, UserId};
 use crate::lookup::Lookup;
-use crate::memory::{Entry, Meeting, Memory};
+use crate::memory::{Meeting, Memory};
 use crate::notices::Notices;
 use crate::policy::{
     Decision, GroupCase, Rights, Role, UnixMillis, UserFacts, decide_group, decide_private,
 };
-use crate::rooms::{RoomError, RoomEvent, Rooms, TokenSpec};
+use crate::rooms::{RoomEvent, Rooms};
 use crate::signed::{SignedError, SignedRequests};
 use crate::stats::TurmsStats;
 use crate::sync::{Sync, SyncMessage};
 use crate::throttle::{Seldom, Throttle};
+
+pub(crate) use tokens::TokenWish;
 
 /// The participant's role in the group, as an attribute.
 pub const ROLE_ATTRIBUTE: &str = "turms.role";
@@ -38,26 +41,6 @@ pub const MUTED_ATTRIBUTE: &str = "turms.muted_until";
 
 /// Messages that wait for the synchronisation.
 const SYNC_QUEUE: usize = 1024;
-
-/// What a user wants a token for.
-#[derive(Debug)]
-pub(crate) struct TokenWish {
-    pub(crate) target: Target,
-    pub(crate) plugin_token: Option<String>,
-    pub(crate) device_type: Option<String>,
-    pub(crate) name: String,
-    pub(crate) ttl: Option<Duration>,
-}
-
-/// A token and what it says.
-#[derive(Debug)]
-pub(crate) struct Issued {
-    pub(crate) token: String,
-    pub(crate) room: String,
-    pub(crate) identity: String,
-    pub(crate) expires_at: i64,
-    pub(crate) rights: Rights,
-}
 
 /// Rights, and the role that they come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,95 +214,6 @@ impl Adapter {
         })
     }
 
-    /// Hands out a token, if Turms says that the user may be there.
-    pub(crate) async fn issue(
-        &self,
-        principal: &Principal,
-        wish: TokenWish,
-    ) -> Result<Issued, Refusal> {
-        let room = wish.target.room_name();
-        let result = self.standing_for(principal, &wish, &room).await;
-        let standing = result.inspect_err(|refusal| self.count_refusal(refusal))?;
-        let user = principal.user;
-        let identity = self.config.identity_mode.identity(user, wish.device_type.as_deref());
-        let ttl = wish.ttl.map_or(self.config.token_ttl, |ttl| ttl.min(self.config.token_ttl));
-        let issued_at = self.gate.issue_from(&room, user, self.now());
-        let is_meeting = matches!(wish.target, Target::Meeting(_));
-        let key = &self.config.compat.api_key;
-        let mut attributes = standing.attributes();
-        attributes.retain(|_, value| !value.is_empty());
-        let token = self.rooms.mint(&TokenSpec {
-            room: room.clone(),
-            identity: identity.clone(),
-            name: wish.name,
-            rights: standing.rights,
-            attributes,
-            issued_at,
-            ttl,
-            api_key: (is_meeting && !key.is_empty()).then(|| key.clone()),
-        })?;
-        self.stats.tokens_issued.add();
-        let expires_at = issued_at + i64::try_from(ttl.as_secs()).unwrap_or_default();
-        Ok(Issued { token, room, identity, expires_at, rights: standing.rights })
-    }
-
-    async fn standing_for(
-        &self,
-        principal: &Principal,
-        wish: &TokenWish,
-        room: &str,
-    ) -> Result<Standing, Refusal> {
-        let denied = || Refusal::denied(crate::policy::DenyReason::Policy);
-        if !principal.policy.allows(Action::Update) {
-            return Err(denied());
-        }
-        match self.rooms.open_room(room) {
-            // The first one there opens the room.
-            None if !principal.policy.allows(Action::Create) => return Err(denied()),
-            Some(open)
-                if open.max_participants > 0 && open.participants >= open.max_participants =>
-            {
-                return Err(Refusal::room_full());
-            }
-            _ => {}
-        }
-        self.standing(principal.user, wish.target, wish.plugin_token.as_deref()).await
-    }
-
-    /// Whether a user may look at the roster of a room.
-    pub(crate) async fn may_see(
-        &self,
-        principal: &Principal,
-        target: Target,
-    ) -> Result<(), Refusal> {
-        if !principal.policy.allows(Action::Query) {
-            return Err(Refusal::denied(crate::policy::DenyReason::Policy));
-        }
-        self.standing(principal.user, target, None).await.map(|_| ())
-    }
-
-    /// The user and the room of one of our own tokens, as long as it lets its holder join.
-    pub(crate) fn holder(&self, token: &str) -> Option<(UserId, String)> {
-        let proof = self.rooms.verify_join(token)?;
-        let facts = TokenFacts {
-            api_key: &proof.api_key,
-            identity: &proof.identity,
-            issued_at: proof.issued_at,
-        };
-        self.gate.admit(&proof.room, facts, self.now()).ok()?;
-        Some((user_of_identity(&proof.identity)?, proof.room))
-    }
-
-    /// Whether Turms lets a user join the room now that `token` is for.
-    pub(crate) async fn still_may_join(
-        &self,
-        user: UserId,
-        target: Target,
-        token: &str,
-    ) -> Result<(), Refusal> {
-        self.standing(user, target, Some(token)).await.map(|_| ())
-    }
-
     /// What Turms says of a user and a room now.
     async fn standing(
         &self,
@@ -385,22 +279,6 @@ impl Adapter {
         }
     }
 
-    /// Membership of a meeting that we know nothing of is shown by a token for its room, which
-    /// Turms' plugin gives to those who accept the invitation.
-    fn check_proof(&self, room: &str, plugin_token: Option<&str>) -> Result<(), Refusal> {
-        let unproven = |text: &str| Refusal::new(StatusCode::FORBIDDEN, "not_member", text);
-        if self.gate.is_cancelled(room, self.now()) {
-            return Err(cancelled());
-        }
-        let token = plugin_token
-            .ok_or_else(|| unproven("`target.plugin_token` is needed: accept the invitation"))?;
-        let key = &self.config.compat.api_key;
-        let proof = self.rooms.verify_join(token);
-        let good = proof
-            .is_some_and(|proof| proof.room == room && (key.is_empty() || proof.api_key == *key));
-        if good { Ok(()) } else { Err(unproven("`target.plugin_token` is not for this meeting")) }
-    }
-
     /// What the membership of a room depends on.
     pub(crate) fn subject(&self, target: Target) -> Subject {
         match target {
@@ -417,85 +295,6 @@ impl Adapter {
                 Some(Meeting { creator, .. }) => Subject::Open { creator },
             },
         }
-    }
-
-    /// Our plugin says that a meeting was made.
-    pub(crate) async fn open_meeting(
-        &self,
-        id: MeetingId,
-        meeting: Meeting,
-        idle: Option<Duration>,
-        max_participants: Option<u32>,
-    ) -> Result<(), Refusal> {
-        let room = Target::Meeting(id).room_name();
-        if self.gate.is_cancelled(&room, self.now()) {
-            return Err(cancelled());
-        }
-        self.memory.put(Entry::Made { meeting: id, facts: meeting }, self.now());
-        self.rooms.open(&room, idle, max_participants).await?;
-        Ok(())
-    }
-
-    /// A token for a meeting, bound to a user that Turms has checked.
-    pub(crate) async fn meeting_token(
-        &self,
-        id: MeetingId,
-        user: UserId,
-    ) -> Result<String, Refusal> {
-        let target = Target::Meeting(id);
-        let subject = self.subject(target);
-        if self.gate.is_cancelled(&target.room_name(), self.now()) {
-            return Err(cancelled());
-        }
-        if matches!(subject, Subject::Unknown(_)) {
-            // Made before we started, or by another node: Turms has let the user in.
-            tracing::debug!(%id, "a meeting that is not known here");
-        }
-        let principal = Principal { user, policy: crate::jwt::MeetingPolicy::ALL };
-        let standing = match subject {
-            Subject::Unknown(_) => {
-                let account = self.lookup.user(user, None).await?;
-                match self.decide(&subject, user, None, &account).0 {
-                    Decision::Allow(rights) => Standing { rights, role: None },
-                    Decision::Deny(reason) => return Err(Refusal::denied(reason)),
-                }
-            }
-            _ => self.standing(principal.user, target, None).await?,
-        };
-        let room = target.room_name();
-        let key = &self.config.compat.api_key;
-        let mut attributes = standing.attributes();
-        attributes.retain(|_, value| !value.is_empty());
-        let token = self.rooms.mint(&TokenSpec {
-            issued_at: self.gate.issue_from(&room, user, self.now()),
-            room,
-            identity: self.config.identity_mode.identity(user, None),
-            name: String::new(),
-            rights: standing.rights,
-            attributes,
-            ttl: self.config.token_ttl,
-            api_key: (!key.is_empty()).then(|| key.clone()),
-        })?;
-        self.stats.tokens_issued.add();
-        Ok(token)
-    }
-
-    /// Our plugin says that a meeting was cancelled: it is closed and stays closed.
-    pub(crate) async fn cancel_meeting(&self, id: MeetingId) -> Result<(), Refusal> {
-        let room = Target::Meeting(id).room_name();
-        let meeting = self.meeting(id);
-        self.gate.room_deleted(&room, self.now());
-        if let Some(group) = meeting.and_then(|meeting| meeting.group) {
-            self.notices.cancelled(&room, group);
-        }
-        match self.rooms.close(&room).await {
-            Ok(()) | Err(RoomError::NotFound) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn meeting(&self, id: MeetingId) -> Option<Meeting> {
-        self.memory.tables().meetings.get(&id).copied()
     }
 
     pub(crate) async fn group_changed(&self, group: GroupId) {
@@ -559,13 +358,6 @@ impl Adapter {
         // It ends only with the server.
         let _ = self.sync.send(message).await;
     }
-
-    fn count_refusal(&self, refusal: &Refusal) {
-        match refusal.status {
-            StatusCode::SERVICE_UNAVAILABLE => self.stats.tokens_unavailable.add(),
-            _ => self.stats.tokens_denied.add(),
-        }
-    }
 }
 
 /// What the membership of a room depends on.
@@ -605,8 +397,4 @@ fn with_admin(decision: Decision, admin: bool) -> Decision {
         Decision::Allow(rights) => Decision::Allow(Rights { room_admin: admin, ..rights }),
         deny @ Decision::Deny(_) => deny,
     }
-}
-
-fn cancelled() -> Refusal {
-    Refusal::new(StatusCode::GONE, "meeting_cancelled", "the meeting has been cancelled")
 }
