@@ -56,7 +56,8 @@ class Relay(asyncio.DatagramProtocol):
             return None
         loop = asyncio.get_running_loop()
         due = loop.time() + self.delay + random.random() * self.jitter
-        due = self.last[client, direction] = max(due, self.last.get((client, direction), 0))
+        # Equal times are no order to a heap: a microsecond apart.
+        due = self.last[client, direction] = max(due, self.last.get((client, direction), 0) + 1e-6)
         return loop.call_at(due, send, client, data)
 
 
