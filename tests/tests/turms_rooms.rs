@@ -349,3 +349,31 @@ async fn a_muted_member_who_comes_back_with_an_old_token_is_muted_again() {
     assert!(may_publish(&world.rooms, "3"));
     world.rooms.until("muted again", |rooms| !may_publish(rooms, "3")).await;
 }
+
+#[tokio::test]
+async fn a_block_that_comes_while_blocks_are_asked_about_is_felt_at_once() {
+    let world = call(|config| {
+        only_notices(config);
+        config.admin.timeout = Duration::from_secs(20);
+        config.messages.room_started = false;
+    })
+    .await;
+    // The first question is answered late, and asked before the block.
+    world.turms.lock().fault = Fault::Hang;
+    let before = world.adapter.stats().admin_requests.get();
+    world.notice(json!({ "kind": "user_blocked", "user_ids": ["99"] })).await;
+    let asked = async {
+        while world.adapter.stats().admin_requests.get() == before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asked).await.expect("a question is out");
+    world.notice(json!({ "kind": "user_blocked", "user_ids": ["98"] })).await;
+    world.turms.lock().fault = Fault::Empty;
+    let answered = async {
+        while world.adapter.stats().admin_requests.get() < before + 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), answered).await.expect("another one follows");
+}

@@ -62,6 +62,8 @@ pub(crate) struct Sync {
     accounts: Accounts,
     accounts_due: Instant,
     accounts_polling: bool,
+    /// A notice came while they were asked about: the answer may be too old.
+    accounts_again: bool,
     rooms_due: Instant,
     polls: FuturesUnordered<BoxFuture<'static, Outcome>>,
 }
@@ -76,6 +78,7 @@ impl Sync {
             accounts: Accounts::default(),
             accounts_due: now,
             accounts_polling: false,
+            accounts_again: false,
             rooms_due: now,
             polls: FuturesUnordered::new(),
         }
@@ -157,6 +160,7 @@ impl Sync {
         }
         if !matches!(message, SyncMessage::Group(_) | SyncMessage::Deleted(_)) {
             self.accounts_due = now;
+            self.accounts_again = self.accounts_polling;
         }
     }
 
@@ -339,7 +343,9 @@ impl Sync {
         match outcome {
             Outcome::Accounts(result) => {
                 self.accounts_polling = false;
-                self.accounts_due = Instant::now() + self.interval();
+                let now = Instant::now();
+                let again = std::mem::take(&mut self.accounts_again);
+                self.accounts_due = if again { now } else { now + self.interval() };
                 if let Ok(accounts) = result {
                     self.take_accounts(accounts).await;
                 }
