@@ -5,6 +5,7 @@
 // A program of the terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+use std::path::Path;
 use std::process::Command;
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,12 +18,17 @@ use sluice_rtp::codec::MediaKind;
 
 /// What runs when nothing is named.
 const USUAL: [&str; 4] = ["video-1x50", "audio-10x50", "video-8x8", "audio-1x1"];
-/// Rounds before the instructions are counted: histories have grown to their size.
-const WARM_UP: usize = 600;
-/// Time in which every receiver reports, so that its packets no longer name their section.
-const REPORTED: Duration = Duration::from_secs(3);
-/// Rounds that are counted.
-const ROUNDS: usize = 200;
+/// Time before the instructions are counted: histories have grown to their size, the first estimates
+/// are made and probed, and every receiver has reported, so that its packets no longer name their section.
+const WARM_UP: Duration = Duration::from_secs(12);
+/// Time that is counted.
+const COUNTED: Duration = Duration::from_secs(3);
+/// Packets of a video frame, as of 720p at 1.4 Mbit/s, and the time from one to the next.
+const FRAME_PACKETS: usize = 5;
+const FRAME_SPACING: Duration = Duration::from_micros(200);
+/// Time between video frames and between audio packets.
+const FRAME_INTERVAL: Duration = Duration::from_millis(33);
+const AUDIO_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Parser)]
 #[command(about = "Instructions per forwarded packet, by callgrind")]
@@ -75,12 +81,11 @@ fn main() -> anyhow::Result<()> {
     };
     let mut rows = Vec::new();
     for name in cases {
-        let case: Case = name.parse()?;
-        let (instructions, calls) = count(&name, arguments.keep)?;
-        let packets = (ROUNDS * case.publishers * case.receivers) as f64;
+        name.parse::<Case>()?;
+        let (instructions, calls, packets) = count(&name, arguments.keep)?;
         rows.push(vec![
             name,
-            format!("{:.0}", instructions as f64 / packets),
+            format!("{:.0}", instructions / packets),
             format!("{:.2}", calls / packets),
         ]);
     }
@@ -92,42 +97,43 @@ fn run(case: Case) -> anyhow::Result<()> {
     let Case { kind, publishers, receivers } = case;
     let egress_hold = Duration::from_millis(2);
     let mut rig = Rig::new(RigConfig { publishers, receivers, idle: 0, kind, egress_hold });
-    // Video comes in bursts of a frame's packets, audio every 20 ms.
-    for pause in [REPORTED, Duration::ZERO] {
-        for _ in 0..WARM_UP {
-            rig.round(interval(kind));
-        }
-        rig.pass(pause);
-    }
-    let (_, before) = rig.sent();
-    counted_rounds(&mut rig, kind);
-    let (_, after) = rig.sent();
-    println!("calls {}", after - before);
+    send(&mut rig, kind, WARM_UP);
+    let (before, forwarded) = (rig.sent().1, rig.stats().forwarded);
+    counted(&mut rig, kind);
+    println!("calls {} packets {}", rig.sent().1 - before, rig.stats().forwarded - forwarded);
     Ok(())
 }
 
 /// Callgrind counts inside this function only.
 #[inline(never)]
-fn counted_rounds(rig: &mut Rig, kind: MediaKind) {
-    for _ in 0..ROUNDS {
-        rig.round(interval(kind));
-    }
+fn counted(rig: &mut Rig, kind: MediaKind) {
+    send(rig, kind, COUNTED);
 }
 
-/// Time between packets of one publisher: four packets share a hold of 2 ms, or one has it alone.
-fn interval(kind: MediaKind) -> Duration {
+/// Everybody publishes for a while.
+fn send(rig: &mut Rig, kind: MediaKind, time: Duration) {
     match kind {
-        MediaKind::Video => Duration::from_micros(500),
-        MediaKind::Audio => Duration::from_millis(20),
+        MediaKind::Video => {
+            for _ in 0..time.as_millis() / FRAME_INTERVAL.as_millis() {
+                (0..FRAME_PACKETS).for_each(|_| rig.round(FRAME_SPACING));
+                rig.pass(FRAME_INTERVAL - FRAME_SPACING * FRAME_PACKETS as u32);
+            }
+        }
+        MediaKind::Audio => {
+            let packets = time.as_millis() / AUDIO_INTERVAL.as_millis();
+            (0..packets).for_each(|_| rig.round(AUDIO_INTERVAL));
+        }
     }
 }
 
-/// Instructions and system calls of one case.
-fn count(name: &str, keep: bool) -> anyhow::Result<(u64, f64)> {
+/// Instructions, system calls and packets of one case.
+fn count(name: &str, keep: bool) -> anyhow::Result<(f64, f64, f64)> {
     let out = std::env::temp_dir().join(format!("sluice-{name}-{}.callgrind", std::process::id()));
     let output = Command::new("valgrind")
         .arg("--tool=callgrind")
-        .arg("--toggle-collect=*counted_rounds*")
+        .arg("--toggle-collect=instructions::counted*")
+        // What clients do is left out again.
+        .arg("--toggle-collect=*rig::clients::Client::write_*")
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(std::env::current_exe()?)
         .args(["--run", name])
@@ -135,15 +141,29 @@ fn count(name: &str, keep: bool) -> anyhow::Result<(u64, f64)> {
         .context("valgrind could not be started: is it installed?")?;
     let log = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{name} failed under valgrind:\n{log}");
+    let instructions = instructions_in(&out, "instructions::counted")?;
     if keep {
         eprintln!("callgrind_annotate {}", out.display());
     } else {
         // Nothing depends on it.
         let _ = std::fs::remove_file(&out);
     }
-    let collected = log.lines().find_map(|line| line.split_once("Collected : "));
-    let (_, collected) = collected.context("valgrind reported no count")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let calls = text.trim().strip_prefix("calls ").context("the case reported no calls")?;
-    Ok((collected.trim().parse()?, calls.parse()?))
+    let counts = text.trim().strip_prefix("calls ").and_then(|rest| rest.split_once(" packets "));
+    let (calls, packets) = counts.context("the case reported no counts")?;
+    Ok((instructions, calls.parse()?, packets.parse()?))
+}
+
+/// Instructions of a function and all that it called.
+fn instructions_in(profile: &Path, function: &str) -> anyhow::Result<f64> {
+    let output = Command::new("callgrind_annotate")
+        .args(["--inclusive=yes", "--threshold=100"])
+        .arg(profile)
+        .output()
+        .context("callgrind_annotate could not be started: it is part of valgrind")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find(|line| line.contains(function));
+    let count = line.and_then(|line| line.split_ascii_whitespace().next());
+    let count = count.context("the profile does not name what was counted")?;
+    Ok(count.replace(',', "").parse()?)
 }

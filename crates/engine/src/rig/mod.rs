@@ -8,21 +8,17 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use sluice_net::SendArena;
-use sluice_rtp::codec::{Codec, MediaKind};
-use sluice_rtp::ext::{ExtensionKind, ExtensionMap};
-use sluice_rtp::packet::RtpHeaderWriter;
-use sluice_rtp::rtcp::{ReportBlock, write};
-use sluice_transport::stun::{BindingRequest, IceRole, IntegrityKey};
+use sluice_rtp::codec::MediaKind;
+use sluice_rtp::rtcp::ReportBlock;
 use sluice_transport::{
     DtlsIdentity, IceCredentials, Peer, PeerParams, Received, RemoteParams, Route, Setup,
-    TransportProto,
 };
 use tokio::sync::mpsc;
 
 use crate::api::{
-    AnnouncedSsrc, Command, CreatePeer, Event, PayloadType, PeerId, PublishedTrack, ReceiveParams,
+    AnnouncedSsrc, Command, CreatePeer, Event, PeerId, PublishedTrack, ReceiveParams,
     ReceiveSection, RoomKey, SenderParams, Subscribe, SubscriptionId, SubscriptionSettings,
-    TrackId, WorkerId,
+    WorkerId,
 };
 use crate::clock::Clock;
 use crate::config::{CongestionConfig, DataLatency, MediaConfig};
@@ -30,17 +26,20 @@ use crate::core::{Core, CoreParams};
 use crate::events::EventSink;
 use crate::io::Outbound;
 use crate::link::Links;
+use crate::rig::clients::{
+    Client, check, credentials, extensions, from_server, payload_type, route_of, serial_of,
+    ssrc_of, track_id,
+};
 use crate::stats::WorkerStats;
+
+mod clients;
 
 const WORKER: WorkerId = WorkerId(0);
 const ROOM: RoomKey = RoomKey(1);
 /// Where every client believes the server to be.
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7882);
-const TWCC_ID: u8 = 3;
 /// Time between a client's connectivity checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// Report blocks of one report at most (RFC 3550 §6.4).
-const MAX_BLOCKS: usize = 31;
 /// Longest handshake, rounds.
 const MAX_ROUNDS: usize = 64;
 
@@ -77,14 +76,6 @@ pub struct Rig {
     drained: u64,
 }
 
-struct Client {
-    peer: Peer,
-    id: PeerId,
-    /// As the server sees it.
-    route: Route,
-    check: Vec<u8>,
-}
-
 /// Collects datagrams while clients connect, counts them later.
 #[derive(Default)]
 struct Wire {
@@ -92,6 +83,8 @@ struct Wire {
     kept: Vec<(Route, Vec<u8>)>,
     datagrams: u64,
     runs: u64,
+    /// Packets of media since the last look, by client.
+    media: Vec<usize>,
 }
 
 impl Outbound for Wire {
@@ -104,6 +97,9 @@ impl Outbound for Wire {
     }
 
     fn send_all(&mut self, route: Route, arena: &SendArena) {
+        if let Some(media) = self.media.get_mut(serial_of(route)) {
+            *media += arena.datagrams();
+        }
         for run in arena.runs(64) {
             self.runs += 1;
             self.datagrams += run.segments as u64;
@@ -163,14 +159,14 @@ impl Rig {
             }
         }
         rig.core.flush(now, &mut rig.wire);
-        rig.wire = Wire::default();
+        rig.wire = Wire { media: vec![0; rig.clients.len()], ..Wire::default() };
         rig
     }
 
-    /// Each publisher sends one packet; `interval` passes, and what is due is sent.
+    /// Each publisher sends one packet, all of them spread over `interval`; what is due is sent.
     pub fn round(&mut self, interval: Duration) {
         for publisher in 0..self.config.publishers {
-            self.write(publisher);
+            self.clients[publisher].write_media(self.config.kind, self.number, &mut self.packet);
             let route = self.clients[publisher].route;
             let mut packet = std::mem::take(&mut self.packet);
             let len = packet.len();
@@ -178,9 +174,9 @@ impl Rig {
             self.core.handle_datagrams(self.now, route, &mut packet, len);
             self.packet = packet;
             self.core.flush(self.now, &mut self.wire);
+            self.pass(interval / self.config.publishers.max(1) as u32);
         }
         self.number += 1;
-        self.pass(interval);
     }
 
     /// Lets time pass: timers run at their instants, and clients stay connected.
@@ -201,21 +197,29 @@ impl Rig {
             }
             self.report();
         }
+        if self.config.kind == MediaKind::Video {
+            self.tell_arrivals();
+        }
         self.turn();
     }
 
     /// Every receiver reports on every track: it knows the SSRC from then on.
     fn report(&mut self) {
-        let tracks = self.config.publishers;
-        let receivers = self.clients.iter_mut().skip(tracks).take(self.config.receivers);
-        for client in receivers {
-            self.packet.clear();
-            let blocks = (0..tracks)
-                .map(|track| ReportBlock { ssrc: ssrc_of(track), ..ReportBlock::default() });
-            self.blocks.clear();
-            self.blocks.extend(blocks.take(MAX_BLOCKS));
-            write::receiver_report(&mut self.packet, 1, &self.blocks);
-            if client.peer.seal_rtcp(&mut self.packet).is_ok() {
+        let (publishers, receivers) = (self.config.publishers, self.config.receivers);
+        for client in self.clients.iter_mut().skip(publishers).take(receivers) {
+            if client.write_report(publishers, &mut self.blocks, &mut self.packet) {
+                let len = self.packet.len();
+                self.core.handle_datagrams(self.now, client.route, &mut self.packet, len);
+            }
+        }
+    }
+
+    /// Receivers tell when packets arrived.
+    fn tell_arrivals(&mut self) {
+        let publishers = self.config.publishers;
+        for (serial, client) in self.clients.iter_mut().enumerate().skip(publishers) {
+            let arrived = self.wire.media.get_mut(serial).map(std::mem::take).unwrap_or_default();
+            if client.write_arrivals(self.now, arrived, &mut self.packet) {
                 let len = self.packet.len();
                 self.core.handle_datagrams(self.now, client.route, &mut self.packet, len);
             }
@@ -293,10 +297,8 @@ impl Rig {
         peer.set_remote(self.now, remote(&server, Setup::Passive));
         let mut introduction = check(&own, &server);
         peer.handle_datagram(self.now, from_server(), &mut introduction);
-        let port = 10_000 + serial as u16;
-        let remote = SocketAddr::from(([10, 0, 0, 1], port));
-        let route = Route { proto: TransportProto::Udp, remote, conn: 0 };
-        let mut client = Client { peer, id, route, check: check(&server, &own) };
+        let route = route_of(serial);
+        let mut client = Client::new(peer, id, route, check(&server, &own));
         let mut first = client.check.clone();
         let len = first.len();
         self.core.handle_datagrams(self.now, route, &mut first, len);
@@ -377,88 +379,4 @@ impl Rig {
         };
         self.core.handle_command(self.now, Command::Subscribe(Box::new(subscribe)));
     }
-
-    /// Seals a publisher's next packet into `self.packet`.
-    fn write(&mut self, publisher: usize) {
-        let number = self.number;
-        let (pt, step, len) = match self.config.kind {
-            MediaKind::Audio => (111, 960, 80 + (number % 8) as usize),
-            MediaKind::Video => (96, 3_000, 1_150 + usize::from(number % 5 == 4)),
-        };
-        let header = RtpHeaderWriter {
-            marker: number.is_multiple_of(5),
-            payload_type: pt,
-            sequence_number: number as u16,
-            timestamp: number.wrapping_mul(step),
-            ssrc: 1,
-            padding: false,
-        };
-        self.packet.clear();
-        self.packet.resize(len + 64, 0x5a);
-        let twcc = (number as u16).to_be_bytes();
-        let level = [0x80 | 30];
-        let header_len =
-            header.write(&[(TWCC_ID, &twcc), (1, &level)], &mut self.packet).expect("room");
-        if self.config.kind == MediaKind::Video {
-            // Start of a partition, picture id, then the frame header: even in key frames.
-            let picture = (0x8000 | number as u16 & 0x7fff).to_be_bytes();
-            let start = [0x90, 0x80, picture[0], picture[1], u8::from(number > 0)];
-            self.packet[header_len..header_len + start.len()].copy_from_slice(&start);
-        }
-        let client = &mut self.clients[publisher];
-        let sealed = client.peer.seal_rtp(&mut self.packet, header_len, header_len + len);
-        self.packet.truncate(sealed.expect("a connected client seals"));
-    }
-}
-
-fn from_server() -> Route {
-    Route { proto: TransportProto::Udp, remote: SERVER, conn: 0 }
-}
-
-fn track_id(serial: usize) -> TrackId {
-    TrackId::new(WORKER, serial as u64 + 1)
-}
-
-/// SSRC under which every receiver gets a track.
-fn ssrc_of(track: usize) -> u32 {
-    1_000 + 2 * track as u32
-}
-
-fn credentials(side: char, serial: usize) -> IceCredentials {
-    let pwd = format!("{side}{serial:023}");
-    IceCredentials { ufrag: format!("{side}{serial:07}"), pwd }
-}
-
-/// A check that nominates, from `from` to the agent with the credentials `to`.
-fn check(to: &IceCredentials, from: &IceCredentials) -> Vec<u8> {
-    let mut datagram = Vec::new();
-    let username = format!("{}:{}", to.ufrag, from.ufrag);
-    BindingRequest {
-        transaction_id: [7; 12],
-        username: &username,
-        role: IceRole::Controlling(1),
-        priority: 1,
-        use_candidate: true,
-    }
-    .write(&IntegrityKey::new(&to.pwd), &mut datagram);
-    datagram
-}
-
-fn payload_type(kind: MediaKind) -> PayloadType {
-    let (pt, codec, clock_rate, rtx_pt) = match kind {
-        MediaKind::Audio => (111, Codec::Opus, 48_000, None),
-        MediaKind::Video => (96, Codec::Vp8, 90_000, Some(97)),
-    };
-    PayloadType { pt, codec, clock_rate, rtx_pt, fmtp: String::new() }
-}
-
-fn extensions() -> ExtensionMap {
-    [
-        (ExtensionKind::AudioLevel, 1),
-        (ExtensionKind::AbsSendTime, 2),
-        (ExtensionKind::TransportCc, TWCC_ID),
-        (ExtensionKind::Mid, 4),
-    ]
-    .into_iter()
-    .collect()
 }
