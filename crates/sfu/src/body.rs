@@ -17,6 +17,10 @@ const LARGE_SLOT_BYTES: usize = 1_536;
 /// that was used longest ago is nearly always free; a few more steps pass over longer-lived holders.
 const SEARCH_STEPS: usize = 8;
 
+/// Slots that [`BodyPool::trim`] looks at per class and call, and those that stay whatever is in use.
+const TRIM_STEPS: usize = 1_024;
+const MIN_SLOTS: usize = 64;
+
 /// Immutable bytes of one RTP packet (header, extensions and payload, without SRTP tag).
 #[derive(Debug, Clone)]
 pub struct PacketBody {
@@ -75,6 +79,13 @@ impl BodyPool {
         PacketBody { slot: ring.store(bytes), len: bytes.len() as u16 }
     }
 
+    /// Gives back what a peak left behind, a little of it with each call: a few times a second is
+    /// enough, and often enough. Keeps twice what is in use.
+    pub fn trim(&mut self) {
+        self.small.trim();
+        self.large.trim();
+    }
+
     /// Slots that the pool keeps, free or in use.
     pub fn slots(&self) -> usize {
         self.small.slots.len() + self.large.slots.len()
@@ -94,11 +105,29 @@ struct SlotRing {
     slot_bytes: usize,
     max_slots: usize,
     overflows: u64,
+    trimming: Trimming,
+}
+
+/// Where a walk round the slots stands that looks for those that nobody needs.
+#[derive(Debug, Default)]
+struct Trimming {
+    at: usize,
+    /// Slots in use that this round has met.
+    busy: usize,
+    /// Free slots to give back, by what the last round met.
+    excess: usize,
 }
 
 impl SlotRing {
     fn new(slot_bytes: usize, max_slots: usize) -> Self {
-        Self { slots: Vec::new(), next: 0, slot_bytes, max_slots, overflows: 0 }
+        Self {
+            slots: Vec::new(),
+            next: 0,
+            slot_bytes,
+            max_slots,
+            overflows: 0,
+            trimming: Trimming::default(),
+        }
     }
 
     fn store(&mut self, bytes: &[u8]) -> Arc<[u8]> {
@@ -129,6 +158,32 @@ impl SlotRing {
             self.slots.swap(index, last);
         }
         slot
+    }
+}
+
+impl SlotRing {
+    /// Looks at the next few slots; see [`BodyPool::trim`].
+    fn trim(&mut self) {
+        for _ in 0..TRIM_STEPS.min(self.slots.len()) {
+            let trimming = &mut self.trimming;
+            if trimming.at >= self.slots.len() {
+                let wanted = 2 * trimming.busy + MIN_SLOTS;
+                let excess = self.slots.len().saturating_sub(wanted);
+                *trimming = Trimming { excess, ..Trimming::default() };
+            }
+            let is_free = Arc::strong_count(&self.slots[trimming.at]) == 1;
+            if is_free && trimming.excess > 0 {
+                trimming.excess -= 1;
+                self.slots.swap_remove(trimming.at);
+            } else {
+                trimming.busy += usize::from(!is_free);
+                trimming.at += 1;
+            }
+        }
+        self.next = if self.next < self.slots.len() { self.next } else { 0 };
+        if self.slots.len() < self.slots.capacity() / 4 {
+            self.slots.shrink_to(2 * self.slots.len());
+        }
     }
 }
 
@@ -192,6 +247,26 @@ mod tests {
         assert!(slots < 2 * (20 + 100 + 200 + 300));
         feed(&mut pool, 50_000);
         assert!(pool.slots() < slots + slots / 20, "grew from {slots} to {}", pool.slots());
+    }
+
+    #[test]
+    fn a_pool_gives_back_what_a_peak_left_and_keeps_what_is_in_use() {
+        let mut pool = BodyPool::new(65_536);
+        let mut held: Vec<_> = (0..20_000u32).map(|i| pool.store(&i.to_be_bytes())).collect();
+        for _ in 0..100 {
+            pool.trim();
+        }
+        assert_eq!(pool.slots(), 20_000, "all in use");
+        let kept = held.split_off(19_500);
+        drop(held);
+        for _ in 0..100 {
+            pool.trim();
+        }
+        assert_eq!(pool.slots(), 2 * kept.len() + MIN_SLOTS);
+        for (body, number) in kept.iter().zip(19_500u32..) {
+            assert_eq!(body.bytes(), number.to_be_bytes());
+        }
+        assert_eq!(pool.store(b"again").bytes(), b"again");
     }
 
     #[test]

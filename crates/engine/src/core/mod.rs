@@ -225,6 +225,11 @@ impl Core {
         stats
     }
 
+    /// Gives back memory that a peak left behind; to be called a few times a second.
+    pub(crate) fn trim(&mut self) {
+        self.pool.trim();
+    }
+
     /// Runs a step of a peer's state machine. A panic inside ends the peer that was running, is
     /// counted, and nothing else happens: `None`.
     fn guarded<R>(
