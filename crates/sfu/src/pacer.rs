@@ -258,6 +258,10 @@ impl<T> Pacer<T> {
 
     /// Pays the debt of the time that passed.
     fn settle(&mut self, now: Instant) {
+        // The packets of a flush all leave at one instant.
+        if now == self.updated {
+            return;
+        }
         let elapsed = now.saturating_duration_since(self.updated);
         if elapsed.is_zero() {
             return;

@@ -28,6 +28,16 @@ struct Acked {
     size: u32,
 }
 
+/// What arrives, bits per second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AckedRates {
+    /// The higher of the whole window and of its newest part, which tells sooner that a larger
+    /// layer has begun.
+    pub current_bps: u64,
+    /// What a full path delivers: the lower of the two. Only while a queue stands.
+    pub bottleneck_bps: Option<u64>,
+}
+
 /// The meter.
 #[derive(Debug)]
 pub struct AckedBitrate {
@@ -50,21 +60,23 @@ impl AckedBitrate {
         }
         // Reordering moves a packet by a few places.
         let back = self.packets.iter().rev().take_while(|p| p.arrival_us > arrival_us).count();
-        self.packets.insert(self.packets.len() - back, acked);
+        if back == 0 {
+            self.packets.push_back(acked);
+        } else {
+            self.packets.insert(self.packets.len() - back, acked);
+        }
         self.forget();
     }
 
-    /// Bits per second: the higher of the whole window and of its newest part, which tells sooner
-    /// that a larger layer has begun. `None` until enough packets arrived.
-    pub fn bitrate_bps(&self) -> Option<u64> {
-        self.rate_after(0, MIN_SPAN_US / 4).max(self.recent_bps())
-    }
-
-    /// Bits per second that a full path delivers: the lower of the two. Only while a queue stands.
-    pub fn bottleneck_bps(&self) -> Option<u64> {
-        let whole = self.rate_after(0, MIN_SPAN_US / 4)?;
-        // Not lower than half: little arrives as well when little was sent.
-        Some(self.recent_bps().map_or(whole, |recent| recent.clamp(whole / 2, whole)))
+    /// Bits per second; `None` until enough packets arrived.
+    pub fn rates(&self) -> Option<AckedRates> {
+        let (whole, recent) = (self.rate_after(0, MIN_SPAN_US / 4), self.recent_bps());
+        Some(AckedRates {
+            current_bps: whole.max(recent)?,
+            // Not lower than half: little arrives as well when little was sent.
+            bottleneck_bps: whole
+                .map(|whole| recent.map_or(whole, |recent| recent.clamp(whole / 2, whole))),
+        })
     }
 
     fn recent_bps(&self) -> Option<u64> {
@@ -123,14 +135,14 @@ mod tests {
     fn a_steady_stream_has_its_rate() {
         let mut acked = AckedBitrate::default();
         (0..100).for_each(|i| acked.on_packet(&packet(i * 10, i * 10 + 20)));
-        assert_eq!(acked.bitrate_bps(), Some(1_000_000));
+        assert_eq!(acked.rates().map(|rates| rates.current_bps), Some(1_000_000));
     }
 
     #[test]
     fn a_burst_out_of_a_queue_is_not_faster_than_it_was_sent() {
         let mut acked = AckedBitrate::default();
         (0..60).for_each(|i| acked.on_packet(&packet(i * 10, 600 + i)));
-        let rate = acked.bitrate_bps().expect("enough packets");
+        let rate = acked.rates().map(|rates| rates.current_bps).expect("enough packets");
         assert!(rate <= 1_000_000, "{rate}");
     }
 
@@ -138,6 +150,6 @@ mod tests {
     fn a_few_packets_are_no_rate() {
         let mut acked = AckedBitrate::default();
         (0..5).for_each(|i| acked.on_packet(&packet(i, i)));
-        assert_eq!(acked.bitrate_bps(), None);
+        assert_eq!(acked.rates().map(|rates| rates.current_bps), None);
     }
 }

@@ -28,7 +28,10 @@ impl AlrDetector {
 
     /// Counts what was sent.
     pub fn on_sent(&mut self, now: Instant, bytes: usize, estimate_bps: u64) {
-        self.on_time(now, estimate_bps);
+        // The packets of a flush all leave at one instant.
+        if now != self.updated {
+            self.on_time(now, estimate_bps);
+        }
         self.budget = (self.budget - bytes as f64).max(-self.max_budget);
         self.judge(now);
     }

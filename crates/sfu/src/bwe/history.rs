@@ -67,6 +67,8 @@ pub struct FeedbackSummary {
 #[derive(Debug)]
 pub struct SentHistory {
     epoch: Instant,
+    /// When the newest packet was sent, also in microseconds: others leave at the same instant.
+    last_sent: (Instant, i64),
     ring: Vec<Option<Record>>,
     seqs: SeqUnwrapper,
     /// First number that the ring may hold.
@@ -83,6 +85,7 @@ impl SentHistory {
     pub fn new(now: Instant) -> Self {
         Self {
             epoch: now,
+            last_sent: (now, 0),
             ring: vec![None; MIN_CAPACITY],
             seqs: SeqUnwrapper::new(),
             oldest: 0,
@@ -110,8 +113,11 @@ impl SentHistory {
         }
         self.oldest = self.oldest.max((seq + 1).saturating_sub(self.ring.len() as u64));
         self.next = self.next.max(seq + 1);
+        if now != self.last_sent.0 {
+            self.last_sent = (now, self.micros(now));
+        }
         let record = Record {
-            sent_us: self.micros(now),
+            sent_us: self.last_sent.1,
             size: packet.size as u32,
             probe: packet.probe,
             fate: Fate::Underway,

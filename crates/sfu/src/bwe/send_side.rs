@@ -103,11 +103,13 @@ impl SendSideEstimator {
             self.acked.on_packet(result);
             probe_bps = self.probe_results.on_packet(result).or(probe_bps);
         }
-        let acked_bps = self.acked.bitrate_bps();
+        let acked = self.acked.rates();
+        let acked_bps = acked.map(|rates| rates.current_bps);
+        let bottleneck_bps = acked.and_then(|rates| rates.bottleneck_bps);
         // A probe during which the path was slower than what arrives anyway measured a burst.
         let probe_bps = probe_bps.map(|bps| bps.max(acked_bps.unwrap_or(0).min(self.estimate_bps)));
         self.delay.on_results(now, now_us, &self.results);
-        let recovered = self.delay.update(now, acked_bps, self.acked.bottleneck_bps(), probe_bps);
+        let recovered = self.delay.update(now, acked_bps, bottleneck_bps, probe_bps);
         self.loss.update(now, &self.results, self.delay.bitrate_bps(), acked_bps);
         self.settle();
         self.drain(now);
@@ -133,7 +135,8 @@ impl SendSideEstimator {
         if stale || queue < LONG_QUEUE {
             return;
         }
-        let arriving = self.acked.bottleneck_bps().unwrap_or(self.estimate_bps);
+        let bottleneck_bps = self.acked.rates().and_then(|rates| rates.bottleneck_bps);
+        let arriving = bottleneck_bps.unwrap_or(self.estimate_bps);
         let drain = arriving as f64 * queue.as_secs_f64() / DRAIN_TIME.as_secs_f64();
         let least = (self.estimate_bps as f64 * MIN_USABLE) as u64;
         self.usable_bps = self.estimate_bps.saturating_sub(drain as u64).max(least);
@@ -248,7 +251,7 @@ impl BandwidthEstimator for SendSideEstimator {
             estimate_bps: self.estimate_bps,
             delay_bps: self.delay.bitrate_bps(),
             loss_bps: self.loss.limit_bps(),
-            acked_bps: self.acked.bitrate_bps(),
+            acked_bps: self.acked.rates().map(|rates| rates.current_bps),
             loss: self.loss.average_loss(),
             network: self.delay.state(),
             queue: self.delay.queue(),
