@@ -20,7 +20,7 @@ pub const SOCKET_BUFFER_BYTES: usize = 5 << 20;
 const START_BPS: u64 = 2_500_000;
 
 /// Default of [`EngineConfig::egress_hold`].
-pub const DEFAULT_EGRESS_HOLD: Duration = Duration::from_millis(2);
+pub const DEFAULT_EGRESS_HOLD: Duration = Duration::from_millis(5);
 
 /// Default of [`EngineConfig::room_affinity`], peers: a meeting of sixteen with two peer connections
 /// each, which a tenth of a core carries.
@@ -89,6 +89,8 @@ impl Default for MediaConfig {
 pub struct EngineConfig {
     /// Worker threads, 1..=[`MAX_WORKERS`].
     pub workers: u8,
+    /// Each worker stays on one of the cores that the process may use.
+    pub pin_workers: bool,
     /// Local addresses to bind, each with its own socket per worker.
     pub bind: Vec<IpAddr>,
     /// UDP ports.
@@ -104,7 +106,8 @@ pub struct EngineConfig {
     /// Send buffer asked of the kernel per UDP socket, bytes.
     pub send_buffer_bytes: usize,
     /// How long a packet may wait for others of the same receiver so that they leave in one
-    /// system call. Only a busy worker lets it wait. Zero flushes after each receive batch.
+    /// system call. Only a busy worker lets it wait, 2 ms at most unless it has much to send. Zero
+    /// flushes after each receive batch.
     pub egress_hold: Duration,
     /// Congestion control towards receivers; `None`: everybody gets what they want.
     pub congestion: Option<CongestionConfig>,
@@ -143,6 +146,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             workers: 1,
+            pin_workers: false,
             bind: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
             udp: UdpPorts::Shared(7882),
             tcp_port: Some(7881),

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
-use sluice_net::RecvBatch;
+use sluice_net::{RECV_BATCH, RecvBatch};
 use sluice_transport::{Route, TransportProto};
 
 use crate::api::{Command, WorkerId};
@@ -161,15 +161,12 @@ impl Worker {
             if timeout >= STATS_INTERVAL || now >= stats_at {
                 self.publish_stats();
                 stats_at = now + STATS_INTERVAL;
+                self.core.trim();
             }
-            let is_held = self.core.held_until().is_some();
-            if is_held {
-                self.gather();
-            }
-            if !self.wait(&mut events, if is_held { Duration::ZERO } else { timeout }) {
+            if !self.wait(&mut events, timeout) {
                 return;
             }
-            if !is_held && !events.is_empty() {
+            if !events.is_empty() {
                 self.gather();
             }
             self.wake.clear();
@@ -181,12 +178,9 @@ impl Worker {
 
     /// Lets packets gather in the kernel, if the worker is busy: many short wake-ups become one. The
     /// poll could not wait that briefly; it counts in milliseconds.
-    fn gather(&self) {
-        let time = self.core.gather_time();
-        if !time.is_zero() {
-            let left =
-                self.core.held_until().map(|at| at.saturating_duration_since(Instant::now()));
-            std::thread::sleep(left.map_or(time, |left| left.min(time)));
+    fn gather(&mut self) {
+        if let Some(until) = self.core.gather_until(Instant::now()) {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
         }
     }
 
@@ -225,7 +219,9 @@ impl Worker {
                     break;
                 }
                 match self.io.udp[index].recv(batch) {
-                    Ok(_) => {
+                    Ok(received) => {
+                        // The poll tells of what comes after the last of them.
+                        ready.udp[index] = received == RECV_BATCH;
                         for (remote, bytes, stride) in batch.iter_mut() {
                             let proto = TransportProto::Udp;
                             let route = Route { proto, remote, conn: index as u32 };
@@ -332,8 +328,11 @@ impl Worker {
         if ready.more || !ready.tcp.is_empty() || ready.udp.contains(&true) {
             return Duration::ZERO;
         }
-        let deadlines = [self.core.poll_timeout(), self.io.next_tcp_deadline()];
         let now = Instant::now();
+        let timers = [self.core.poll_timeout(), self.io.next_tcp_deadline()];
+        let timers =
+            timers.into_iter().flatten().min().map(|at| at.max(now + self.core.timer_slack()));
+        let deadlines = [timers, self.core.held_until()];
         let sleep =
             deadlines.into_iter().flatten().min().map(|at| at.saturating_duration_since(now));
         // An idle worker turns as well, so that one that is stuck can be told from it.

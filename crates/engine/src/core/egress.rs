@@ -39,9 +39,10 @@ impl Core {
                 self.guarded(now, peer, |core| core.send_media(now, peer, out));
             }
             self.egress_dirty = receivers;
+            let received = self.batch.len();
             self.batch.clear();
             self.forget_ended(now);
-            self.hold.end(now, self.stats.packets_out - sent);
+            self.hold.end(now, self.stats.packets_out - sent, received);
         }
         for route in self.closed_routes.drain(..) {
             out.close(route);

@@ -24,10 +24,15 @@ impl Core {
         .min()
     }
 
-    /// How long a worker that was woken may wait before it looks at its sockets, so that what comes
-    /// meanwhile is received in one go. Zero while there is little to do.
-    pub(crate) fn gather_time(&self) -> Duration {
-        self.hold.gather_time()
+    /// Something is there to be received: until when it may wait, so that what comes meanwhile is
+    /// received in one go. `None` while there is little to do.
+    pub(crate) fn gather_until(&mut self, now: Instant) -> Option<Instant> {
+        self.hold.gather_until(now)
+    }
+
+    /// How late a timer may run, so that a busy worker does not wake up for each.
+    pub(crate) fn timer_slack(&self) -> Duration {
+        self.hold.slack()
     }
 
     /// When media that is held must leave.

@@ -146,6 +146,8 @@ pub(crate) const KEYS: &[Key] = &[
     key("debug_handler.port", Uint, Unset, Honoured),
     // `workers` is Sluice's own: media worker threads, 0 = one per core.
     key("workers", Uint, Unset, Honoured),
+    // So is `pin_workers`: whether each of them stays on one core.
+    key("pin_workers", Bool, B(false), Honoured),
     // `pages.enabled` is Sluice's own: the page for calls at `/meet`; on in development.
     key("pages.enabled", Bool, B(false), Honoured),
     // So is `room_affinity`: how many peers more than the emptiest a room's own worker may have.
@@ -193,7 +195,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("rtc.enable_loopback_candidate", Bool, B(false), Honoured),
     key("rtc.force_tcp", Bool, B(false), Honoured),
     key("rtc.batch_io.batch_size", Uint, Unset, NoEffect("Sluice always batches")),
-    key("rtc.batch_io.max_flush_interval", Duration, T("2ms"), Honoured),
+    key("rtc.batch_io.max_flush_interval", Duration, T("5ms"), Honoured),
     key("rtc.sctp_min_cwnd", Uint, Unset, PION),
     key("rtc.sctp_fast_rtx_wnd", Uint, Unset, PION),
     key("rtc.sctp_cwnd_ca_step", Uint, Unset, PION),
