@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use mio::{Poll, Waker};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use sluice_net::{BindOptions, UdpEndpoint, bind_tcp_listener};
 use sluice_transport::DtlsIdentity;
 use tokio::sync::mpsc;
@@ -99,7 +100,9 @@ pub(crate) fn start(config: &EngineConfig) -> Result<(Shared, mpsc::Receiver<Eve
             shared_stats: Arc::clone(&handle.stats),
         };
         shared.workers.push(handle);
-        threads.push((format!("sluice-media-{index}"), Thread::Worker(Box::new(worker))));
+        let pin = config.pin_workers.then_some(index);
+        let worker = Thread::Worker { worker: Box::new(worker), pin };
+        threads.push((format!("sluice-media-{index}"), worker));
     }
     let acceptor_wake = if listeners.is_empty() {
         None
@@ -119,8 +122,24 @@ pub(crate) fn start(config: &EngineConfig) -> Result<(Shared, mpsc::Receiver<Eve
 }
 
 enum Thread {
-    Worker(Box<Worker>),
+    /// Stays on the `pin`th core that the process may use.
+    Worker {
+        worker: Box<Worker>,
+        pin: Option<usize>,
+    },
     Acceptor(Box<TcpAcceptor>),
+}
+
+/// Keeps the calling thread on one of the cores that it may use; more threads than cores share them.
+fn pin_to_core(index: usize) -> std::io::Result<()> {
+    let allowed = sched_getaffinity(None)?;
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+    let mut own = CpuSet::new();
+    if let Some(core) = cores.get(index % cores.len().max(1)) {
+        own.set(*core);
+        sched_setaffinity(None, &own)?;
+    }
+    Ok(())
 }
 
 fn spawn_all(
@@ -130,7 +149,12 @@ fn spawn_all(
     let mut handles = Vec::new();
     for (name, thread) in threads {
         let spawned = std::thread::Builder::new().name(name).spawn(move || match thread {
-            Thread::Worker(worker) => worker.run(),
+            Thread::Worker { worker, pin } => {
+                if let Some(Err(error)) = pin.map(pin_to_core) {
+                    tracing::warn!(%error, "a worker could not be pinned to a core");
+                }
+                worker.run();
+            }
             Thread::Acceptor(acceptor) => acceptor.run(),
         });
         match spawned {
@@ -280,4 +304,21 @@ fn make_acceptor(
         Ok((acceptor, wake))
     };
     make().map_err(StartError::Thread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pinned_thread_stays_on_one_core_and_others_share_what_there_is() {
+        for index in [0, 1_000] {
+            let thread = std::thread::spawn(move || {
+                pin_to_core(index)?;
+                sched_getaffinity(None).map_err(std::io::Error::from)
+            });
+            let own = thread.join().expect("the thread only pins").expect("Linux can pin");
+            assert_eq!(own.count(), 1);
+        }
+    }
 }

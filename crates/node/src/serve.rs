@@ -53,6 +53,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let (engine, events) = start_engine(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .worker_threads(control_threads())
         .thread_name("control")
         .build()
         .context("starting the control plane")?;
@@ -61,6 +62,12 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     // Tasks that still wait for a client end with the runtime.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// Threads of the control plane: one for two cores. Media has a thread on every core; more threads
+/// here would mostly wake each other.
+fn control_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
 async fn serve(
@@ -192,6 +199,7 @@ fn start_engine(config: &Config) -> anyhow::Result<(Engine, mpsc::Receiver<Event
     };
     let engine_config = EngineConfig {
         workers: worker_count(config.workers),
+        pin_workers: config.pin_workers,
         bind: addresses::to_bind(&advertised),
         udp,
         tcp_port: config.rtc.tcp_port,

@@ -36,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) region: String,
     /// Media worker threads; 0 = one per core.
     pub(crate) workers: usize,
+    /// Each media worker stays on one core.
+    pub(crate) pin_workers: bool,
     /// Peers that a room's own worker may have more than the emptiest.
     pub(crate) room_affinity: usize,
     /// API keys.
@@ -302,6 +304,7 @@ pub(super) fn build(doc: &Document, keys: ApiKeys, dev: bool) -> Result<Config, 
         turms,
         region: doc.text("region"),
         workers: doc.uint("workers") as usize,
+        pin_workers: doc.bool("pin_workers"),
         webhook: services::webhook(doc, &keys)?,
         target_load: services::target_load(doc)?,
         room_presets: services::room_presets(doc)?,
