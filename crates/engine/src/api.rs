@@ -233,6 +233,9 @@ pub struct Subscribe {
     pub screen_share: bool,
     /// Limits of the receiver's jitter buffer, where the room sets some.
     pub playout_delay: Option<PlayoutDelayRange>,
+    /// Whether packets of our own open the stream while the track has none: pion, under LiveKit's
+    /// Go SDK, shows a track to its application with the first packet only.
+    pub announce: bool,
     /// What was negotiated with the receiver.
     pub sender: SenderParams,
     /// What the receiver wants now.

@@ -186,3 +186,45 @@ fn a_large_room_hears_its_loudest_and_gives_the_place_of_who_falls_silent_to_the
     assert_eq!(world.numbers(listener, heard[0]).len(), 20);
     world.until("counted", |w| w.total().dropped_for(sluice_engine::DropCause::OffStage) > 0);
 }
+
+#[test]
+fn trap_30_receivers_that_see_tracks_by_packets_get_some_of_muted_tracks() {
+    let mut world = World::new(1, OWN_PORTS);
+    let (publisher, receiver, other) = (world.connect(0), world.connect(0), world.connect(0));
+    let audio = world.publish_audio(publisher);
+    world.send(Command::SetTrackMuted { track: audio.track, muted: true });
+    let plain = world.subscribe(other, &audio);
+    world.announce = true;
+    let hears = world.subscribe(receiver, &audio);
+    world.until("announced", |w| silences(w, receiver, hears) >= 2);
+    assert!(world.clients[other].received(plain.ssrc).is_empty());
+    // The receiver reported on the stream, or the track began: no more of it.
+    world.send(Command::SetTrackMuted { track: audio.track, muted: false });
+    for seq in 1_000..1_010 {
+        world.speak(publisher, &audio, seq);
+        world.turn();
+    }
+    world.until("heard", |w| w.numbers(receiver, hears).len() == 10);
+    let announced = silences(&world, receiver, hears);
+    assert!(announced < 50);
+    world.run_for(Duration::from_millis(250));
+    assert_eq!(silences(&world, receiver, hears), announced);
+    let packets = world.clients[receiver].received(hears.ssrc);
+    assert!(packets.windows(2).all(|p| *p[1].seq_no == *p[0].seq_no + 1));
+    assert!(packets.windows(2).all(|p| p[1].time.numer() > p[0].time.numer()));
+}
+
+#[test]
+fn trap_30_a_camera_that_is_off_is_announced_by_padding() {
+    let mut world = World::new(1, OWN_PORTS);
+    let (publisher, receiver) = (world.connect(0), world.connect(0));
+    let camera = world.publish_video(publisher, &[]);
+    world.announce = true;
+    let sees = world.subscribe(receiver, &camera);
+    world.until("announced", |w| w.total().padding_bytes_out >= 2);
+    for seq in 1_000..1_005 {
+        world.show(publisher, &camera, 0, seq, seq == 1_000);
+        world.turn();
+    }
+    world.until("seen", |w| w.numbers(receiver, sees).len() == 5);
+}

@@ -93,6 +93,12 @@ impl Client {
         }
     }
 
+    /// Whether tracks become known to the application with their first packet, not by the session
+    /// description.
+    pub(crate) fn fires_tracks_on_packets(&self) -> bool {
+        self.info.sdk() == Sdk::Go
+    }
+
     /// Whether several tracks may share a stream id, so that the client synchronises them.
     pub(crate) fn shares_stream_ids(&self) -> bool {
         self.info.protocol >= PROTOCOL_SYNC_STREAMS && !self.is_firefox()

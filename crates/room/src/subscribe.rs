@@ -344,6 +344,7 @@ impl Room {
         let peer = participant.data_peer();
         let adaptive = participant.options.adaptive_stream;
         let cap = participant.is_low_power().then_some(&self.config.low_power);
+        let announce = participant.client.fires_tracks_on_packets();
         let Some(subscription) = participant.subscriptions.get_mut(&sid) else { return };
         let Some(active) = &mut subscription.active else { return };
         let Some(track) = self.tracks.get(&active.track) else { return };
@@ -369,6 +370,7 @@ impl Room {
             encrypted: track.is_encrypted(),
             screen_share: track.source() == TrackSource::ScreenShare,
             playout_delay: self.playout_delay.filter(|_| track.kind == MediaKind::Video),
+            announce,
             sender: sender_params(binding),
             settings,
         })));

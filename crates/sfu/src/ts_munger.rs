@@ -84,9 +84,12 @@ impl TsMunger {
         Ok(())
     }
 
-    /// The timestamp of something that is not of the source and is sent now.
+    /// The timestamp of something that is not of the source and is sent now; the first is 0.
     pub fn insert(&mut self, now: Instant) -> u32 {
-        let Some((newest, at)) = self.newest else { return 0 };
+        let Some((newest, at)) = self.newest else {
+            self.newest = Some((0, now));
+            return 0;
+        };
         let step = ticks(now.saturating_duration_since(at), self.clock_rate).max(1);
         let target = newest.wrapping_add(step);
         self.newest = Some((target, now));

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use sluice_rtp::codec::{Codec, MediaKind, PayloadInfo};
-use sluice_sfu::{LayerSet, MediaPacket, PacketBody};
+use sluice_sfu::{DownTrack, Forwarded, LayerSet, MediaPacket, PacketBody};
 
 use crate::core::Core;
 use crate::core::peer::{DownKey, Egress, Pace};
@@ -143,11 +143,21 @@ impl Core {
         }
     }
 
-    /// Queues a frame of our own for a receiver. False if it cannot have one.
     fn send_fill(&mut self, now: Instant, key: DownKey, packet: MediaPacket) -> bool {
+        self.send_own(now, key, packet, |track| track.fill(now))
+    }
+
+    /// Queues a packet of our own for a receiver. False if it cannot have one.
+    pub(super) fn send_own(
+        &mut self,
+        now: Instant,
+        key: DownKey,
+        packet: MediaPacket,
+        form: impl FnOnce(&mut DownTrack) -> Option<Forwarded>,
+    ) -> bool {
         let Some(down) = self.downs.get_mut(key) else { return false };
         let Some(receiver) = self.peers.get_mut(down.peer) else { return false };
-        let Some(form) = down.track.fill(now) else { return false };
+        let Some(form) = form(&mut down.track) else { return false };
         let index = self.batch.len() as u32;
         self.batch.push(packet);
         let pace = Pace::Patient;
@@ -161,7 +171,7 @@ impl Core {
     }
 }
 
-fn silence_for(now: Instant, down: &Down) -> Option<MediaPacket> {
+pub(super) fn silence_for(now: Instant, down: &Down) -> Option<MediaPacket> {
     let (codec, payload): (Codec, &[u8]) = match down.track.config().codec {
         // A receiver of RED takes plain Opus as well.
         Codec::Opus | Codec::Red => (Codec::Opus, &OPUS_SILENCE),
@@ -185,7 +195,7 @@ fn black_for(now: Instant, down: &Down) -> Option<MediaPacket> {
 }
 
 /// A packet that no publisher sent: its body is nothing but the payload.
-fn frame(now: Instant, codec: Codec, payload: &[u8]) -> MediaPacket {
+pub(super) fn frame(now: Instant, codec: Codec, payload: &[u8]) -> MediaPacket {
     MediaPacket {
         body: PacketBody::from_slice(payload),
         ext_seq: 0,

@@ -154,6 +154,7 @@ impl Core {
             if let Some(down) = self.downs.get_mut(key) {
                 down.connected = true;
                 self.ask_key_frame(now, key);
+                self.begin_announcement(now, key);
             }
         }
         self.write_feedback(now, peer);

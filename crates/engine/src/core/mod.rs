@@ -6,6 +6,7 @@
 //! The packet path from top to bottom: [`demux`] finds the peer, [`ingress`] the track, [`fanout`]
 //! the receivers, [`egress`] writes and seals what each of them gets.
 
+mod announce;
 mod commands;
 mod congestion;
 mod data;
@@ -47,6 +48,7 @@ use sluice_transport::{DtlsIdentity, Route};
 use crate::api::{Event, EventKind, PeerId, RoomKey, SubscriptionId, TrackId, WorkerId};
 use crate::clock::Clock;
 use crate::config::{CongestionConfig, DataLatency, MediaConfig};
+use crate::core::announce::Announcements;
 use crate::core::congestion::Filler;
 use crate::core::demux::ForeignRoutes;
 use crate::core::fill::Silences;
@@ -113,6 +115,7 @@ pub(crate) struct Core {
     subscription_ids: FxHashMap<SubscriptionId, DownKey>,
     levels: Levels,
     silences: Silences,
+    announcements: Announcements,
     /// Subscriptions that end once their last picture is sent.
     endings: Vec<DownKey>,
     stages: FxHashMap<RoomKey, TopSpeakers<FeedKey>>,
@@ -172,6 +175,7 @@ impl Core {
             subscription_ids: FxHashMap::default(),
             levels: Levels::new(params.media.audio_levels.interval),
             silences: Silences::default(),
+            announcements: Announcements::default(),
             endings: Vec::new(),
             stages: FxHashMap::default(),
             timers: Timers::new(),

@@ -159,7 +159,9 @@ impl Outgoing<'_> {
             tail.get_mut(len..len + part.len())?.copy_from_slice(part);
             len += part.len();
         }
-        let padding = wanted.saturating_sub(len).min(usize::from(MAX_PADDING));
+        // What carries nothing says that it is padding, and of which length.
+        let least = usize::from(len == header_len);
+        let padding = wanted.saturating_sub(len).clamp(least, usize::from(MAX_PADDING));
         if padding > 0 {
             write_padding(tail.get_mut(len..len + padding)?)?;
             mark_padded(tail);

@@ -34,6 +34,7 @@ impl Core {
             encrypted,
             screen_share,
             playout_delay,
+            announce,
             sender,
             settings,
         } = subscribe;
@@ -83,6 +84,7 @@ impl Core {
             screen_share,
             path_feedback,
             connected: state.connected,
+            announce,
             reported_packets: 0,
             packets_at_report: 0,
         });
@@ -104,6 +106,7 @@ impl Core {
         self.settle_congestion(now, peer);
         self.update_wanted(now, feed);
         self.ask_key_frame(now, key);
+        self.begin_announcement(now, key);
     }
 
     /// Changes what a receiver wants.

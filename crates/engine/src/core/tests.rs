@@ -118,6 +118,7 @@ impl World {
             encrypted: false,
             screen_share: false,
             playout_delay: None,
+            announce: false,
             sender,
             settings: SubscriptionSettings::default(),
         })));

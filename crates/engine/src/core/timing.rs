@@ -17,6 +17,7 @@ impl Core {
             self.timers.next(),
             self.levels.poll_timeout(),
             self.silences.poll_timeout(),
+            self.announcements.poll_timeout(),
             self.hold.deadline(),
         ]
         .into_iter()
@@ -50,6 +51,7 @@ impl Core {
         }
         self.report_levels(now);
         self.send_silence(now);
+        self.send_announcements(now);
     }
 
     fn on_timer(&mut self, now: Instant, peer: PeerKey) {

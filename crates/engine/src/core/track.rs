@@ -170,6 +170,8 @@ pub(crate) struct Down {
     pub(crate) path_feedback: PathFeedback,
     /// The receiver's transport is up.
     pub(crate) connected: bool,
+    /// The receiver must get a packet to know of the track.
+    pub(crate) announce: bool,
     /// Packets sent when the last sender report went out.
     pub(crate) reported_packets: u64,
     /// Packets sent when the receiver's last report block came.

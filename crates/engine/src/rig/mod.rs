@@ -374,6 +374,7 @@ impl Rig {
             encrypted: false,
             screen_share: false,
             playout_delay: None,
+            announce: false,
             sender,
             settings: SubscriptionSettings::default(),
         };

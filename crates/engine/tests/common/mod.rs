@@ -39,6 +39,8 @@ pub struct World {
     pub clients: Vec<Client>,
     /// Of the subscriptions to come.
     pub playout_delay: Option<PlayoutDelayRange>,
+    /// Whether receivers know of a track by its first packet only.
+    pub announce: bool,
 }
 
 /// How the workers share ports.
@@ -72,7 +74,14 @@ impl World {
         static PROVIDER: OnceLock<()> = OnceLock::new();
         PROVIDER.get_or_init(|| str0m::crypto::from_feature_flags().install_process_default());
         let (engine, receiver) = Engine::start(config).expect("the engine starts");
-        Self { engine, receiver, events: Vec::new(), clients: Vec::new(), playout_delay: None }
+        Self {
+            engine,
+            receiver,
+            events: Vec::new(),
+            clients: Vec::new(),
+            playout_delay: None,
+            announce: false,
+        }
     }
 
     pub fn send(&self, command: Command) {
@@ -272,6 +281,7 @@ impl World {
             encrypted: false,
             screen_share: false,
             playout_delay: self.playout_delay,
+            announce: self.announce,
             sender: SenderParams {
                 mid,
                 codec: pt.codec,

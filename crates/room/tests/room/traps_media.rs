@@ -371,3 +371,21 @@ fn trap_27_every_single_connection_answer_maps_every_section_that_carries_a_trac
         assert_eq!(answer.sdp.matches("a=sendonly").count(), mapped.len());
     }
 }
+
+#[test]
+fn trap_30_the_go_sdk_gets_packets_of_tracks_that_have_none() {
+    let mut world = World::new();
+    let mut params = join_params("gopher");
+    params.client_info.sdk = proto::client_info::Sdk::Go.into();
+    let gopher = world.join_with(params);
+    world.activate(&gopher);
+    let bob = world.join_active("bob");
+    let alice = world.join_active("alice");
+    world.publish(&alice, Kind::Microphone);
+    world.advance_ms(1000);
+    world.take_commands();
+    for (client, announce) in [(&gopher, true), (&bob, false)] {
+        world.answer_offer(client);
+        assert_eq!(world.take_subscribes()[0].announce, announce);
+    }
+}

@@ -26,18 +26,35 @@ impl DownTrack {
     /// Header of a frame that the server makes, to send now. `None` before the first packet, and
     /// for encrypted tracks, whose receivers could not read it.
     pub fn fill(&mut self, now: Instant) -> Option<Forwarded> {
-        if self.config.encrypted || self.packets == 0 {
+        if self.config.encrypted || !self.has_started() {
             return None;
         }
-        let target = self.seq.insert();
-        let timestamp = self.ts.insert(now);
-        self.packets += 1;
         let rewrite = match (self.config.codec, &mut self.vp8) {
             (Codec::Vp8, Some(munger)) => munger.fill(),
             _ => PayloadRewrite::default(),
         };
+        Some(Forwarded { rewrite, ..self.insert(now) })
+    }
+
+    /// Header of a packet without a picture, or of silence, that shows the stream to a receiver
+    /// while the track has sent it nothing. `None` once it has.
+    pub fn announce(&mut self, now: Instant) -> Option<Forwarded> {
+        (!self.has_started()).then(|| self.insert(now))
+    }
+
+    /// Whether a packet of the track itself was sent.
+    pub fn has_started(&self) -> bool {
+        self.last_source.is_some()
+    }
+
+    /// The next number and the present time.
+    fn insert(&mut self, now: Instant) -> Forwarded {
+        let seq = self.seq.insert() as u16;
+        let timestamp = self.ts.insert(now);
+        self.packets += 1;
         let marker = self.config.kind == MediaKind::Video;
-        Some(Forwarded { seq: target as u16, timestamp, marker, rewrite, active_targets: None })
+        let rewrite = PayloadRewrite::default();
+        Forwarded { seq, timestamp, marker, rewrite, active_targets: None }
     }
 }
 

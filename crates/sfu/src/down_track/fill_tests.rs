@@ -47,6 +47,23 @@ fn nothing_is_invented_for_an_encrypted_track_or_before_the_first_packet() {
 }
 
 #[test]
+fn what_announces_a_stream_is_followed_by_the_track_without_a_gap() {
+    let t0 = epoch();
+    for encrypted in [true, false] {
+        let mut down =
+            DownTrack::new(config(Codec::Opus, encrypted), DownTrackSettings::default(), t0);
+        let at = |ms: u64| t0 + Duration::from_millis(ms);
+        let own = [100, 200].map(|ms| down.announce(at(ms)).expect("nothing was sent"));
+        assert_eq!(own[1].seq, own[0].seq.wrapping_add(1));
+        assert_eq!(own[1].timestamp.wrapping_sub(own[0].timestamp), 4_800);
+        let first = down.forward(at(300), &opus(at(300), 70_000, 0)).expect("audio passes");
+        assert_eq!(first.seq, own[1].seq.wrapping_add(1));
+        assert_eq!(first.timestamp.wrapping_sub(own[1].timestamp), 4_800);
+        assert_eq!(down.announce(at(400)), None);
+    }
+}
+
+#[test]
 fn a_picture_of_our_own_carries_the_vp8_indices_on() {
     let t0 = epoch();
     let mut down = DownTrack::new(config(Codec::Vp8, false), DownTrackSettings::default(), t0);
