@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::twirp::CallStats;
+
 /// One counter.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -64,4 +66,6 @@ pub struct SignalStats {
     pub ice_restarts: Counter,
     /// Messages which could not be written as JSON: our fault.
     pub encode_failures: Counter,
+    /// Calls of the server API.
+    pub calls: CallStats,
 }

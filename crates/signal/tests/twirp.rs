@@ -6,6 +6,7 @@ use prost::Message;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use sluice_proto as proto;
+use sluice_signal::CallKind;
 use support::{KEY, SECRET, TestServer, now, sign};
 
 fn token(video: &Value) -> String {
@@ -202,7 +203,7 @@ async fn services_that_are_missing_say_so_to_those_who_may_ask() {
     let denied = (401, "unauthenticated".to_owned());
     for (path, right) in [
         ("Egress/StartRoomCompositeEgress", json!({ "video": { "roomRecord": true } })),
-        ("Ingress/ListIngress", json!({ "video": { "ingressAdmin": true } })),
+        ("Ingress/CreateIngress", json!({ "video": { "ingressAdmin": true } })),
         ("SIP/CreateSIPInboundTrunk", json!({ "sip": { "admin": true } })),
         ("SIP/TransferSIPParticipant", json!({ "sip": { "call": true } })),
         ("Connector/ConnectTwilioCall", json!({})),
@@ -213,6 +214,40 @@ async fn services_that_are_missing_say_so_to_those_who_may_ask() {
         }
     }
     assert_eq!(ask("SIP/Nothing", json!({})).await, (404, "bad_route".to_owned()));
+}
+
+#[tokio::test]
+async fn what_is_missing_is_listed_as_nothing_and_every_call_is_counted() {
+    let server = TestServer::start().await;
+    let claims = json!({ "iss": KEY, "exp": now() + 60, "sip": { "admin": true },
+        "video": { "roomRecord": true, "ingressAdmin": true } });
+    for (path, lists) in [
+        ("Egress/ListEgress", json!({ "items": [], "next_page_token": null })),
+        ("Ingress/ListIngress", json!({ "items": [], "next_page_token": null })),
+        ("SIP/ListSIPInboundTrunk", json!({ "items": [] })),
+        ("SIP/ListSIPDispatchRule", json!({ "items": [] })),
+    ] {
+        let url = server.url(&format!("/twirp/livekit.{path}"));
+        let request = Client::new().post(&url).json(&json!({}));
+        let denied = request.try_clone().expect("no stream").send().await.expect("answers");
+        assert_eq!(denied.status().as_u16(), 401, "{path}");
+        let request = request.bearer_auth(sign(&claims, SECRET));
+        assert_eq!(answer(request.send().await.expect("answers")).await, (200, lists), "{path}");
+    }
+    let calls = server.stats.calls.ended();
+    let kind = |status| CallKind { service: "Egress", method: "ListEgress", status };
+    assert_eq!(calls[&(kind("200"), "")], 1);
+    assert_eq!(calls[&(kind("4xx"), "unauthenticated")], 1);
+    assert_eq!(calls.len(), 8);
+}
+
+#[tokio::test]
+async fn little_is_read_of_a_caller_without_a_token() {
+    let server = TestServer::start().await;
+    let url = server.url("/twirp/livekit.RoomService/SendData");
+    let request = Client::new().post(url).header("Content-Type", "application/protobuf");
+    let response = request.body(vec![0; 1 << 20]).send().await.expect("answers");
+    assert_eq!(answer(response).await.0, 401);
 }
 
 #[tokio::test]

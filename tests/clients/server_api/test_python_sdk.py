@@ -400,8 +400,11 @@ async def test_agents_of_the_room_configuration_in_a_token(server, room):
 @run
 async def test_services_that_are_missing_say_so(server):
     async with lkapi(server) as lk:
-        error = await refused(lk.egress.list_egress(api.ListEgressRequest()), "unimplemented")
+        stop = api.StopEgressRequest(egress_id="EG_none")
+        error = await refused(lk.egress.stop_egress(stop), "unimplemented")
         assert "egress is not available" in error.message
-        await refused(lk.ingress.list_ingress(api.ListIngressRequest()), "unimplemented")
-        await refused(lk.sip.list_inbound_trunk(api.ListSIPInboundTrunkRequest()), "unimplemented")
+        assert not (await lk.egress.list_egress(api.ListEgressRequest())).items
+        assert not (await lk.ingress.list_ingress(api.ListIngressRequest())).items
+        trunks = await lk.sip.list_inbound_trunk(api.ListSIPInboundTrunkRequest())
+        assert not trunks.items
 

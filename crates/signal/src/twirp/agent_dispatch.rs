@@ -16,6 +16,9 @@ use crate::server::Shared;
 /// Name of the service in paths.
 pub(super) const NAME: &str = "livekit.AgentDispatchService";
 
+/// Its methods.
+pub(super) const METHODS: [&str; 3] = ["CreateDispatch", "DeleteDispatch", "ListDispatch"];
+
 /// Runs one method.
 pub(super) async fn serve<A: RoomApi>(
     shared: &Shared<A>,

@@ -21,6 +21,11 @@ impl TwirpError {
         Self { code, status, message: message.into(), meta: None }
     }
 
+    /// The code.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// No such service or method, or not a Twirp request.
     pub(super) fn bad_route(message: impl Into<String>) -> Self {
         Self::new("bad_route", StatusCode::NOT_FOUND, message)

@@ -1,9 +1,12 @@
 //! Services that LiveKit has and this server does not: every method is known and says so, after it
-//! has checked that the caller may ask.
+//! has checked that the caller may ask. What lists something answers with an empty list, so that
+//! tools which show everything there is go on.
 
 use axum::response::Response;
 
+use super::PACKAGE;
 use super::error::TwirpError;
+use super::wire::Call;
 use crate::auth::Caller;
 use crate::token::Claims;
 
@@ -22,11 +25,17 @@ struct Service {
     name: &'static str,
     methods: &'static [(&'static str, Right)],
     reason: &'static str,
+    /// The answer of its lists in JSON; in protobuf it has no bytes.
+    empty_list: Option<&'static str>,
 }
+
+/// An empty list of a service that gives its lists in pages, and of one that does not.
+const EMPTY_PAGE: &str = r#"{"items":[],"next_page_token":null}"#;
+const EMPTY_LIST: &str = r#"{"items":[]}"#;
 
 use Right::{AnyToken, IngressAdmin, RoomRecord, SipAdmin, SipCall};
 
-const SERVICES: [Service; 5] = [
+static SERVICES: [Service; 5] = [
     Service {
         name: "livekit.Egress",
         methods: &[
@@ -42,6 +51,7 @@ const SERVICES: [Service; 5] = [
             ("StopEgress", RoomRecord),
         ],
         reason: "egress is not available: this server does not record yet",
+        empty_list: Some(EMPTY_PAGE),
     },
     Service {
         name: "livekit.Ingress",
@@ -52,6 +62,7 @@ const SERVICES: [Service; 5] = [
             ("DeleteIngress", IngressAdmin),
         ],
         reason: "ingress is not available: publish with WHIP or a client SDK instead",
+        empty_list: Some(EMPTY_PAGE),
     },
     Service {
         name: "livekit.SIP",
@@ -75,6 +86,7 @@ const SERVICES: [Service; 5] = [
             ("TransferSIPParticipant", SipCall),
         ],
         reason: "SIP is not available: this server does not speak SIP",
+        empty_list: Some(EMPTY_LIST),
     },
     Service {
         name: "livekit.Connector",
@@ -86,6 +98,7 @@ const SERVICES: [Service; 5] = [
             ("ConnectTwilioCall", AnyToken),
         ],
         reason: "connectors are not available: LiveKit offers them in its cloud only",
+        empty_list: None,
     },
     Service {
         name: "livekit.PhoneNumberService",
@@ -98,23 +111,35 @@ const SERVICES: [Service; 5] = [
             ("ReleasePhoneNumbers", AnyToken),
         ],
         reason: "phone numbers are not available: LiveKit offers them in its cloud only",
+        empty_list: None,
     },
 ];
 
-/// Refuses a call of a known service; `None` when the service or the method is not known either.
+/// Answers a call of a known service; `None` when the service or the method is not known either.
 pub(super) fn serve(
     caller: &Caller,
     service: &str,
     method: &str,
+    call: &Call,
 ) -> Option<Result<Response, TwirpError>> {
-    let service = SERVICES.iter().find(|known| known.name == service)?;
-    let (_, right) = service.methods.iter().find(|(name, _)| *name == method)?;
+    let (service, (method, right)) = find(service, method)?;
     let allowed = caller.claims().is_some_and(|claims| right.is_in(claims));
-    Some(Err(if allowed {
-        TwirpError::unimplemented(service.reason)
-    } else {
-        TwirpError::permission_denied()
-    }))
+    Some(match service.empty_list {
+        _ if !allowed => Err(TwirpError::permission_denied()),
+        Some(list) if method.starts_with("List") => Ok(call.encode_empty(list)),
+        _ => Err(TwirpError::unimplemented(service.reason)),
+    })
+}
+
+/// Names of the service, without its package, and of the method.
+pub(super) fn known(service: &str, method: &str) -> Option<(&'static str, &'static str)> {
+    let (service, (method, _)) = find(service, method)?;
+    Some((service.name.strip_prefix(PACKAGE)?, method))
+}
+
+fn find(service: &str, method: &str) -> Option<(&'static Service, &'static (&'static str, Right))> {
+    let service = SERVICES.iter().find(|known| known.name == service)?;
+    Some((service, service.methods.iter().find(|(name, _)| *name == method)?))
 }
 
 impl Right {

@@ -1,6 +1,6 @@
 //! Bodies of the API: which form a call is in, and both directions of it.
 
-use axum::body::Bytes;
+use axum::body::{Bytes, to_bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
@@ -11,6 +11,9 @@ use sluice_proto::json;
 
 use super::error::TwirpError;
 use crate::auth::Caller;
+
+/// What is read of a caller without a token, bytes: enough to say what is wrong with it.
+const MAX_UNKNOWN_BODY: usize = 16 << 10;
 
 /// The form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +33,10 @@ pub(super) struct Call {
 
 impl Call {
     /// Reads the body. The outer error is one of HTTP (the body is too large), the inner of Twirp.
-    pub(super) async fn read(request: Request) -> Result<Result<Self, TwirpError>, BytesRejection> {
+    pub(super) async fn read(
+        request: Request,
+        caller: &Caller,
+    ) -> Result<Result<Self, TwirpError>, BytesRejection> {
         if request.method() != Method::POST {
             let text =
                 format!("unsupported method \"{}\" (only POST is allowed)", request.method());
@@ -41,7 +47,13 @@ impl Call {
             Ok(form) => form,
             Err(error) => return Ok(Err(error.invalid_route("POST", request.uri().path()))),
         };
-        let body = Bytes::from_request(request, &()).await?;
+        let body = match caller.token() {
+            Some(_) => Bytes::from_request(request, &()).await?,
+            None => match to_bytes(request.into_body(), MAX_UNKNOWN_BODY).await {
+                Ok(body) => body,
+                Err(_) => return Ok(Err(TwirpError::permission_denied())),
+            },
+        };
         Ok(Ok(Self { form, body, delimited: false }))
     }
 
@@ -68,6 +80,14 @@ impl Call {
                 .map_err(|_| TwirpError::malformed("the protobuf request could not be decoded")),
             Form::Json => json::from_json(&self.body)
                 .map_err(|_| TwirpError::malformed("the json request could not be decoded")),
+        }
+    }
+
+    /// An answer whose message has no fields set: no bytes, or this text.
+    pub(super) fn encode_empty(&self, json: &'static str) -> Response {
+        match self.form {
+            Form::Protobuf => ([(CONTENT_TYPE, "application/protobuf")], "").into_response(),
+            Form::Json => ([(CONTENT_TYPE, "application/json")], json).into_response(),
         }
     }
 
