@@ -16,6 +16,7 @@ mod telemetry;
 
 pub use engine::MediaEngine;
 pub use manager::{ManagerConfig, ManagerStats, RoomManager};
+pub use revocation::Revocations;
 pub use session::{Session, SessionOutput, SessionRequests, SessionResponses};
 pub use sluice_room::{
     ApiError, COMPATIBLE_SERVER_VERSION, CloseReason, DataDrops, Grants, JoinError, JoinParams,

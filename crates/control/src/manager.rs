@@ -51,6 +51,8 @@ pub struct ManagerConfig {
     /// Each receives every event of every room, those of one room in order. A full queue drops
     /// them, counted.
     pub observers: Vec<mpsc::Sender<Arc<WebhookEvent>>>,
+    /// Tokens that were taken back.
+    pub revocations: Arc<Revocations>,
 }
 
 impl Default for ManagerConfig {
@@ -60,6 +62,7 @@ impl Default for ManagerConfig {
             auto_create: true,
             presets: BTreeMap::new(),
             observers: Vec::new(),
+            revocations: Arc::default(),
         }
     }
 }
@@ -104,7 +107,6 @@ struct Inner {
     last_key: AtomicU64,
     shutting_down: AtomicBool,
     counters: Arc<Counters>,
-    revocations: Revocations,
 }
 
 #[derive(Clone)]
@@ -126,7 +128,6 @@ impl RoomManager {
                 last_key: AtomicU64::new(0),
                 shutting_down: AtomicBool::new(false),
                 counters: Arc::default(),
-                revocations: Revocations::default(),
             }),
         }
     }
@@ -177,7 +178,7 @@ impl RoomManager {
         params: JoinParams,
     ) -> Result<Session, JoinError> {
         self.check_join(room, &params.grants)?;
-        if self.inner.revocations.covers(room, &params.identity, params.token_issued_at) {
+        if self.inner.config.revocations.covers(room, &params.identity, params.token_issued_at) {
             return Err(JoinError::NotAllowed("token has been revoked".into()));
         }
         let settings = self.complete(settings).map_err(JoinError::Invalid)?;
@@ -212,9 +213,21 @@ impl RoomManager {
     }
 
     /// Refuses joins of `identity` to `room` with tokens issued before `issued_before` (Unix
-    /// seconds), for as long as this node runs.
-    pub fn revoke_tokens(&self, room: &str, identity: &str, issued_before: u64) {
-        self.inner.revocations.add(room, identity, issued_before);
+    /// seconds): for as long as this node runs, and longer if [`Revocations`] has a file.
+    ///
+    /// # Errors
+    /// It could not be stored, and holds for as long as this node runs.
+    pub async fn revoke_tokens(
+        &self,
+        room: &str,
+        identity: &str,
+        issued_before: u64,
+    ) -> Result<(), ApiError> {
+        let stored = self.inner.config.revocations.add(room, identity, issued_before).await;
+        stored.map_err(|error| {
+            tracing::error!(%error, "cannot store a revoked token (`state_dir`)");
+            ApiError::Internal("the revocation is in force but could not be stored".into())
+        })
     }
 
     fn get_or_create(&self, name: &str, settings: &RoomSettings) -> RoomHandle {

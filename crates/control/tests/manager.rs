@@ -328,7 +328,7 @@ async fn a_token_that_was_taken_back_opens_the_room_no_more() {
     let (manager, _recorder) = manager(ManagerConfig::default());
     let issued_at = |seconds: u64| JoinParams { token_issued_at: seconds, ..params("alice") };
     let _session = manager.join("r", RoomSettings::default(), issued_at(100)).await.unwrap();
-    manager.revoke_tokens("r", "alice", 200);
+    manager.revoke_tokens("r", "alice", 200).await.unwrap();
     let refused = manager.join("r", RoomSettings::default(), issued_at(199)).await.unwrap_err();
     assert_eq!(refused, JoinError::NotAllowed("token has been revoked".into()));
     assert_eq!(refused.http_status(), 401);

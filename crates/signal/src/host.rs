@@ -84,7 +84,12 @@ pub trait RoomApi: Clone + Send + Sync + 'static {
         identity: &str,
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// `RemoveParticipant.revoke_token_ts`: Unix seconds.
-    fn revoke_tokens(&self, room: &str, identity: &str, issued_before: u64);
+    fn revoke_tokens(
+        &self,
+        room: &str,
+        identity: &str,
+        issued_before: u64,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// `None`: the participant has no such track.
     fn mute_track(
         &self,
@@ -177,8 +182,13 @@ impl RoomApi for RoomManager {
         Self::auto_creates(self)
     }
 
-    fn revoke_tokens(&self, room: &str, identity: &str, issued_before: u64) {
-        Self::revoke_tokens(self, room, identity, issued_before);
+    async fn revoke_tokens(
+        &self,
+        room: &str,
+        identity: &str,
+        issued_before: u64,
+    ) -> Result<(), ApiError> {
+        Self::revoke_tokens(self, room, identity, issued_before).await
     }
 
     async fn list_participants(&self, room: &str) -> Result<Vec<proto::ParticipantInfo>, ApiError> {

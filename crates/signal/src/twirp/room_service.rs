@@ -15,6 +15,24 @@ use crate::server::Shared;
 /// Name of the service in paths.
 pub(super) const NAME: &str = "livekit.RoomService";
 
+/// Its methods.
+pub(super) const METHODS: [&str; 14] = [
+    "CreateRoom",
+    "ListRooms",
+    "DeleteRoom",
+    "UpdateRoomMetadata",
+    "SendData",
+    "ListParticipants",
+    "GetParticipant",
+    "RemoveParticipant",
+    "MutePublishedTrack",
+    "UpdateParticipant",
+    "UpdateSubscriptions",
+    "ForwardParticipant",
+    "MoveParticipant",
+    "PerformRpc",
+];
+
 /// Length of a data packet's nonce, bytes (a UUID).
 const NONCE_LEN: usize = 16;
 
@@ -166,12 +184,14 @@ async fn remove<A: RoomApi>(
     request: &proto::RoomParticipantIdentity,
 ) -> Result<(), ApiError> {
     let issued_before = u64::try_from(request.revoke_token_ts).unwrap_or(0);
-    if issued_before > 0 {
-        api.revoke_tokens(&request.room, &request.identity, issued_before);
-    }
+    let revoked = match issued_before {
+        0 => Ok(()),
+        _ => api.revoke_tokens(&request.room, &request.identity, issued_before).await,
+    };
     match api.remove_participant(&request.room, &request.identity).await {
-        Err(ApiError::NotFound(_)) if issued_before > 0 => Ok(()),
-        result => result,
+        Err(ApiError::NotFound(_)) if issued_before > 0 => revoked,
+        // One that could not be stored is in force all the same.
+        result => result.and(revoked),
     }
 }
 
