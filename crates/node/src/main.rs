@@ -7,6 +7,7 @@ mod addresses;
 mod cli;
 mod config;
 mod debug;
+mod http;
 mod list_nodes;
 mod load_test;
 mod logging;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::serve::ListenerExt;
 use rand::RngExt;
 use sluice_control::{
-    Limits, LowPower, ManagerConfig, MediaEngine, RoomConfig, RoomManager, TurnSecret, WebhookEvent,
+    Limits, LowPower, ManagerConfig, MediaEngine, Revocations, RoomConfig, RoomManager, TurnSecret,
+    WebhookEvent,
 };
 use sluice_engine::api::Event;
 use sluice_engine::{
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::addresses;
 use crate::config::{Config, Quality, TurnLogin};
 use crate::debug::{self, Debug};
+use crate::http::Http;
 use crate::metrics::{self, Metrics};
 use crate::pages;
 use crate::shutdown::Shutdown;
@@ -38,6 +39,9 @@ use crate::turms::{self, TurmsNode};
 
 /// How long clients have to read their leave message before their sockets are closed.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// In `state_dir`: tokens that were taken back.
+const REVOCATIONS_FILE: &str = "revocations.jsonl";
 
 /// Runs the server until a signal ends it.
 ///
@@ -91,7 +95,7 @@ async fn serve(
     if config.turms.is_some() {
         observers.push(turms_events);
     }
-    let rooms = room_manager(config, &engine, &node_id, observers);
+    let rooms = room_manager(config, &engine, &node_id, observers)?;
     tokio::spawn(rooms.clone().run_events(events));
     let agents = Agents::start(rooms.clone(), for_agents, agents_config(config, &rooms), keys);
     let stop = CancellationToken::new();
@@ -124,12 +128,14 @@ async fn serve(
     if let Some(turms) = &turms {
         app = turms.router().fallback_service(app);
     }
+    let http = Http::new(config.http.limits);
     let mut servers = JoinSet::new();
     if let Some(prometheus) = &config.prometheus {
         let metrics = Metrics {
             engine: engine.clone(),
             rooms: rooms.clone(),
             signal: signal.stats().clone(),
+            http: http.stats().clone(),
             webhooks: webhooks.stats().clone(),
             agents: agents.stats().clone(),
             node_id: node_id.clone(),
@@ -137,36 +143,24 @@ async fn serve(
             turms: turms.as_ref().map(TurmsNode::stats),
         };
         let address = config.http.addresses[0].ip();
-        let server = metrics::serve(prometheus.port, address, metrics, stop.clone())
+        let listener = TcpListener::bind((address, prometheus.port))
             .await
             .with_context(|| format!("`prometheus.port` {}", prometheus.port))?;
-        servers.spawn(server);
+        // Its own bound: whoever crowds the public listener must not blind the operator.
+        let own = Http::new(config.http.limits);
+        servers.spawn(own.serve(listener, metrics::router(metrics), stop.clone()));
     }
     if let Some(port) = config.debug_port {
         let address = SocketAddr::new(config.http.addresses[0].ip(), port);
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("`debug_handler.port` {port}"))?;
-        let (app, stop) = (debug.router(), stop.clone());
-        let server = axum::serve(listener, app);
-        servers.spawn(
-            server.with_graceful_shutdown(async move { stop.cancelled().await }).into_future(),
-        );
+        let own = Http::new(config.http.limits);
+        servers.spawn(own.serve(listener, debug.router(), stop.clone()));
     }
     // Last: whoever gets an answer here finds the other ports open too.
     for listener in listeners {
-        let app = app.clone().into_make_service_with_connect_info::<SocketAddr>();
-        let stop = stop.clone();
-        // Small messages that follow each other must not wait for an acknowledgement (RFC 896).
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY");
-            }
-        });
-        let server = axum::serve(listener, app);
-        servers.spawn(
-            server.with_graceful_shutdown(async move { stop.cancelled().await }).into_future(),
-        );
+        servers.spawn(http.clone().serve(listener, app.clone(), stop.clone()));
     }
     tracing::info!(node = node_id, workers = engine.workers(), region = config.region, "started");
     announce(config, &engine);
@@ -234,7 +228,7 @@ fn room_manager(
     engine: &Engine,
     node_id: &str,
     observers: Vec<mpsc::Sender<Arc<WebhookEvent>>>,
-) -> RoomManager {
+) -> anyhow::Result<RoomManager> {
     let defaults = RoomConfig::default();
     let enabled_codecs = match config.room.enabled_codecs.as_slice() {
         [] => defaults.enabled_codecs,
@@ -283,13 +277,27 @@ fn room_manager(
         auto_create: config.room.auto_create,
         presets: config.room_presets.clone(),
         observers,
+        revocations: Arc::new(revocations(config)?),
     };
     let media: Arc<dyn MediaEngine> = if config.rtc.force_tcp {
         Arc::new(TcpOnly(engine.clone()))
     } else {
         Arc::new(engine.clone())
     };
-    RoomManager::new(media, manager)
+    Ok(RoomManager::new(media, manager))
+}
+
+/// Tokens that were taken back, those before a restart included if there is a place for them.
+fn revocations(config: &Config) -> anyhow::Result<Revocations> {
+    match &config.state_dir {
+        None => Ok(Revocations::default()),
+        Some(directory) => {
+            let path = directory.join(REVOCATIONS_FILE);
+            let context = || format!("`state_dir`: {}", path.display());
+            std::fs::create_dir_all(directory).with_context(context)?;
+            Revocations::open(&path).with_context(context)
+        }
+    }
 }
 
 fn ice_servers(config: &Config) -> Vec<proto::IceServer> {
@@ -351,6 +359,7 @@ fn signal_config(
         max_message_size: config.limit.signal_message,
         agents: Some(agents.clone()),
         max_body: config.limit.max_request_body,
+        max_agent_message_size: config.limit.agent_signal_message,
         health: Probe::new(move || match stop.is_cancelled() {
             true => Some("the node is shutting down".into()),
             false => health.unhealthy(),

@@ -51,6 +51,8 @@ pub struct SignalConfig {
     pub agents: Option<Agents>,
     /// Largest message of a client on a signal socket, bytes (`limit.signal_message_size_limit`).
     pub max_message_size: usize,
+    /// Largest message of an agent worker, bytes (`limit.agent_signal_message_size_limit`).
+    pub max_agent_message_size: usize,
     /// An adapter between callers and rooms.
     pub gate: Option<Arc<dyn Gate>>,
     /// Largest body of a request, bytes (`limit.max_api_request_body_size`).
@@ -67,6 +69,7 @@ impl Default for SignalConfig {
             limits: Limits::default(),
             agents: None,
             max_message_size: MAX_MESSAGE_SIZE,
+            max_agent_message_size: MAX_MESSAGE_SIZE,
             gate: None,
             max_body: MAX_BODY,
         }
@@ -195,6 +198,10 @@ impl<H> Shared<H> {
 
     pub(crate) fn max_message_size(&self) -> usize {
         self.0.config.max_message_size
+    }
+
+    pub(crate) fn max_agent_message_size(&self) -> usize {
+        self.0.config.max_agent_message_size
     }
 
     pub(crate) fn agents(&self) -> Option<&Agents> {

@@ -177,13 +177,22 @@ fn merged_document(flags: &Flags, environment: &Environment) -> Result<Document,
 
 /// State goes where the service manager says, unless the operator names another place.
 fn place_state(document: &mut Document, environment: &Environment) -> Result<(), ConfigError> {
-    let path = "turms.state_file";
     // systemd.exec(5): several directories stand with colons between them.
     let directories = environment.get("STATE_DIRECTORY").map(String::as_str).unwrap_or_default();
     let directory = directories.split(':').next().unwrap_or_default();
+    set_if_unset(document, "state_dir", directory)?;
+    match document.text("state_dir").as_str() {
+        "" => Ok(()),
+        directory => {
+            set_if_unset(document, "turms.state_file", &format!("{directory}/turms.state"))
+        }
+    }
+}
+
+fn set_if_unset(document: &mut Document, path: &str, text: &str) -> Result<(), ConfigError> {
     match schema::find(path) {
-        Some(key) if !directory.is_empty() && document.text(path).is_empty() => document
-            .set_text(key, &format!("{directory}/turms.state"))
+        Some(key) if !text.is_empty() && document.text(path).is_empty() => document
+            .set_text(key, text)
             .map_err(|problem| ConfigError::Problems(vec![problem])),
         _ => Ok(()),
     }
@@ -229,6 +238,7 @@ fn read_secret(path: &str) -> Result<Secret, ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use super::schema::Support;
     use super::*;
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -405,7 +415,7 @@ mod tests {
         for (item, says) in [
             ("{host: a, port: 70000}", "`rtc.turn_servers` must be"),
             ("{host: a, port: 1, protocol: sctp}", "`rtc.turn_servers` must be"),
-            ("{host: a, port: 1, secret: s, ttl: 90000}", "one day at most"),
+            ("{host: a, port: 1, secret: s, ttl: long}", "a whole number of seconds"),
             ("{host: a, port: 1, secret_file: /nonexistent}", "/nonexistent"),
             ("{host: a, port: 1, pasword: s}", "rtc.turn_servers.pasword"),
         ] {
@@ -436,6 +446,39 @@ mod tests {
              playout_delay: {{enabled: false, min: 100, max: 2000}}\n"
         );
         assert!(load_yaml(&yaml).is_ok(), "{}", error_of(load_yaml(&yaml)));
+    }
+
+    #[test]
+    fn every_key_of_livekit_is_accepted_but_what_would_be_dangerous_to_ignore() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/configs/livekit-every-key.yaml");
+        let flags = Flags { config: Some(file.into()), ..Flags::default() };
+        let document = merged_document(&flags, &Environment::new()).unwrap();
+        const OWN: [&str; 8] = [
+            "http.",
+            "pages.",
+            "room.audio.",
+            "room.low_power.",
+            "room_affinity",
+            "state_dir",
+            "turms.",
+            "workers",
+        ];
+        for key in schema::KEYS {
+            let own = OWN.iter().any(|own| key.path.starts_with(own));
+            assert!(own || document.is_set(key.path), "`{}` is not in the file", key.path);
+        }
+        let config = load(&flags, &Environment::new()).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.limit.subscriptions_video, 0);
+        assert_eq!(config.limit.bytes_per_sec, 1_000_000_000);
+        let refused = schema::KEYS.iter().filter(|key| matches!(key.support, Support::NotYet(_)));
+        let refused: Vec<&str> = refused.map(|key| key.path).collect();
+        let dangerous = [
+            "redis.address",
+            "redis.sentinel_addresses",
+            "redis.cluster_addresses",
+            "turn.enabled",
+        ];
+        assert_eq!(refused, dangerous);
     }
 
     #[test]

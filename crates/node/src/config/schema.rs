@@ -128,6 +128,7 @@ const RESOURCE_QUEUES: Support =
     NoEffect("webhooks wait in a queue per room: `webhook.resource_url_notifier` bounds it");
 const RECONNECT_ON_ERROR: Support =
     NotYet("forcing clients to reconnect on this error is not available yet: set it to false");
+const INGRESS: Support = NoEffect("there is no ingress service; its calls say so, and WHIP works");
 const REPORTING: Support = NoEffect("Sluice reports through Prometheus only");
 
 /// Every key that a configuration file may hold, in LiveKit's order.
@@ -152,12 +153,21 @@ pub(crate) const KEYS: &[Key] = &[
     key("pages.enabled", Bool, B(false), Honoured),
     // So is `room_affinity`: how many peers more than the emptiest a room's own worker may have.
     key("room_affinity", Uint, U(32), Honoured),
+    // `state_dir` is Sluice's own: a directory for what a restart must not forget.
+    key("state_dir", Text, Unset, Honoured),
+    // `http` is Sluice's own: what clients may take up before they are known.
+    key("http.header_timeout", Duration, T("10s"), Honoured),
+    key("http.idle_timeout", Duration, T("75s"), Honoured),
+    key("http.body_timeout", Duration, T("30s"), Honoured),
+    key("http.max_connections", Uint, U(4096), Honoured),
     // logging
     key("logging.level", Text, T("info"), Honoured),
     key("logging.json", Bool, B(false), Honoured),
     key("logging.pion_level", Text, T("error"), PION),
     key("logging.sample", Bool, B(false), NoEffect("log lines are never dropped by sampling")),
     key("logging.component_levels", TextMap, Unset, Honoured),
+    key("logging.sample_initial", Uint, Unset, NoEffect("log lines are never sampled")),
+    key("logging.sample_interval", Uint, Unset, NoEffect("log lines are never sampled")),
     key("logging.item_sample_seconds", Uint, Unset, NoEffect("log lines are never sampled")),
     key("logging.item_sample_initial", Uint, Unset, NoEffect("log lines are never sampled")),
     key("logging.item_sample_interval", Uint, Unset, NoEffect("log lines are never sampled")),
@@ -170,9 +180,7 @@ pub(crate) const KEYS: &[Key] = &[
         "rtc.use_stun_port_as_ice",
         Bool,
         B(false),
-        NotYet(
-            "only the address is learnt by STUN: forward the UDP port as it is and remove this key",
-        ),
+        NoEffect("only the address is learnt by STUN: forward the UDP port as it is"),
     ),
     key("rtc.node_ip", Text, Unset, Honoured),
     key("rtc.use_external_ip", Bool, B(false), Honoured),
@@ -199,7 +207,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("rtc.sctp_min_cwnd", Uint, Unset, PION),
     key("rtc.sctp_fast_rtx_wnd", Uint, Unset, PION),
     key("rtc.sctp_cwnd_ca_step", Uint, Unset, PION),
-    key("rtc.enable_warp", Bool, B(false), NotYet("WARP is not available yet: set it to false")),
+    key("rtc.enable_warp", Bool, B(false), NoEffect("clients connect without WARP")),
     key("rtc.packet_buffer_size", Uint, U(500), DEPRECATED),
     key("rtc.packet_buffer_size_video", Uint, U(500), NoEffect("the history has a fixed size")),
     key("rtc.packet_buffer_size_audio", Uint, U(200), NoEffect("the history has a fixed size")),
@@ -227,8 +235,13 @@ pub(crate) const KEYS: &[Key] = &[
     key("rtc.congestion_control.remote_bwe", Block, Unset, ESTIMATOR),
     key("rtc.congestion_control.send_side_bwe", Block, Unset, ESTIMATOR),
     key("rtc.allow_tcp_fallback", Bool, B(true), Honoured),
-    key("rtc.tcp_fallback_rtt_threshold", Uint, Unset, NotYet("set it to 0")),
-    key("rtc.allow_udp_unstable_fallback", Bool, B(false), NotYet("set it to false")),
+    key("rtc.tcp_fallback_rtt_threshold", Uint, Unset, NoEffect("ICE-TCP is tried before relays")),
+    key(
+        "rtc.allow_udp_unstable_fallback",
+        Bool,
+        B(false),
+        NoEffect("a connection moves to TCP when it fails, not when it loses packets"),
+    ),
     key("rtc.reconnect_on_publication_error", Bool, B(false), Honoured),
     key("rtc.reconnect_on_subscription_error", Bool, B(false), Honoured),
     key("rtc.reconnect_on_data_channel_error", Bool, B(false), RECONNECT_ON_ERROR),
@@ -269,11 +282,26 @@ pub(crate) const KEYS: &[Key] = &[
     key("audio.update_interval", Uint, U(400), Honoured),
     key("audio.smooth_intervals", Uint, U(2), Honoured),
     key("audio.active_red_encoding", Bool, B(false), Honoured),
-    key("audio.enable_loss_proxying", Bool, B(false), NotYet("set it to false")),
+    key(
+        "audio.enable_loss_proxying",
+        Bool,
+        B(false),
+        NoEffect("publishers hear of loss on their own path only"),
+    ),
     // video
     key("video.dynacast_pause_delay", Duration, T("5s"), Honoured),
-    key("video.stream_tracker_manager", Block, Unset, NotYet("remove this section")),
-    key("video.codec_regression_threshold", Uint, U(5), NotYet("use the default, 5")),
+    key(
+        "video.stream_tracker_manager",
+        Block,
+        Unset,
+        NoEffect("whether a layer flows is told by its packets, with fixed times"),
+    ),
+    key(
+        "video.codec_regression_threshold",
+        Uint,
+        U(5),
+        NoEffect("a backup codec is sent beside the first one, not instead of it"),
+    ),
     // room
     key("room.auto_create", Bool, B(true), Honoured),
     key("room.enabled_codecs", Block, Unset, Honoured),
@@ -310,14 +338,14 @@ pub(crate) const KEYS: &[Key] = &[
     key("turn.relay_range_start", Uint, U(30_000), TURN_OFF),
     key("turn.relay_range_end", Uint, U(40_000), TURN_OFF),
     key("turn.bind_addresses", TextList, Unset, TURN_OFF),
-    key("turn.per_user_relay_allocation_limit", Uint, U(12), TURN_OFF),
-    key("turn.ttl_seconds", Uint, U(300), TURN_OFF),
+    key("turn.per_user_relay_allocation_limit", Int, U(12), TURN_OFF),
+    key("turn.ttl_seconds", Int, U(300), TURN_OFF),
     key("turn.allow_restricted_peer_cidrs", TextList, Unset, TURN_OFF),
     key("turn.deny_peer_cidrs", TextList, Unset, TURN_OFF),
     // services around the server
-    key("ingress.rtmp_base_url", Text, Unset, NotYet("ingress is not available yet: remove it")),
-    key("ingress.whip_base_url", Text, Unset, NotYet("ingress is not available yet: remove it")),
-    key("sip", Block, Unset, NotYet("SIP is not available: remove the `sip` section")),
+    key("ingress.rtmp_base_url", Text, Unset, INGRESS),
+    key("ingress.whip_base_url", Text, Unset, INGRESS),
+    key("sip", Block, Unset, NoEffect("SIP is not available; its calls say so")),
     key("webhook.api_key", Text, Unset, Honoured),
     key("webhook.urls", TextList, Unset, Honoured),
     key("webhook.filter_params.include_events", TextList, Unset, Honoured),
@@ -348,8 +376,8 @@ pub(crate) const KEYS: &[Key] = &[
     // limits
     key("limit.num_tracks", Int, Unset, Honoured),
     key("limit.bytes_per_sec", Float, Unset, Honoured),
-    key("limit.subscription_limit_video", Uint, Unset, Honoured),
-    key("limit.subscription_limit_audio", Uint, Unset, Honoured),
+    key("limit.subscription_limit_video", Int, Unset, Honoured),
+    key("limit.subscription_limit_audio", Int, Unset, Honoured),
     key("limit.max_metadata_size", Uint, U(524_288), Honoured),
     key("limit.max_attributes_size", Uint, U(65_536), Honoured),
     key("limit.max_room_name_length", Uint, U(256), Honoured),
@@ -359,7 +387,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("limit.max_data_blobs_size", Uint, U(64_000), Honoured),
     key("limit.max_data_track_custom_encoding_length", Uint, U(32), Honoured),
     key("limit.signal_message_size_limit", Uint, U(2_097_152), Honoured),
-    key("limit.agent_signal_message_size_limit", Uint, U(2_097_152), NotYet("use the default")),
+    key("limit.agent_signal_message_size_limit", Uint, U(2_097_152), Honoured),
     key("limit.max_api_request_body_size", Uint, U(10_485_760), Honoured),
     // Turms: Sluice's own section
     key("turms.enabled", Bool, B(false), Honoured),

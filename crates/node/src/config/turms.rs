@@ -397,6 +397,8 @@ q9UU8I5mEovUf86QZ7kOBIjJwqnzD1omageEHWwHdBO6B+dFabmdT9POxg==
         assert_eq!(state_file("", &Environment::new()), None);
         assert_eq!(state_file("", &systemd).as_deref(), Some("/var/lib/sluice/turms.state"));
         assert_eq!(state_file(named, &systemd).as_deref(), Some("/srv/state"));
+        let named = Environment::from([("LIVEKIT_STATE_DIR".into(), "/srv".into())]);
+        assert_eq!(state_file("", &named).as_deref(), Some("/srv/turms.state"));
     }
 
     #[test]

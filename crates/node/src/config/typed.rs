@@ -1,6 +1,7 @@
 //! The configuration as the rest of the binary reads it: parsed, defaulted and consistent.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -10,6 +11,7 @@ use sluice_signal::WebhookConfig;
 use super::cidr::Cidr;
 use super::document::{parse_duration, parse_port_range};
 use super::{ApiKeys, ConfigError, Document, Problem, RoomPresets, Secret, services};
+use crate::http::HttpLimits;
 
 /// UDP port of development mode.
 const DEV_UDP_PORT: u16 = 7882;
@@ -18,6 +20,8 @@ const MIN_LEVEL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a login of a TURN server is valid, by default and at most (LiveKit's).
 const DEFAULT_TURN_TTL: Duration = Duration::from_secs(14_400);
 const MAX_TURN_TTL: Duration = Duration::from_secs(86_400);
+/// What a negative `ttl` means (LiveKit's).
+const SHORT_TURN_TTL: Duration = Duration::from_secs(300);
 /// What can be said of a TURN server.
 const TURN_SERVER_KEYS: [&str; 8] =
     ["host", "port", "protocol", "username", "credential", "secret", "secret_file", "ttl"];
@@ -62,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) logging: LoggingConfig,
     /// The metrics listener, if any.
     pub(crate) prometheus: Option<PrometheusConfig>,
+    /// Where what must outlive the process is kept, if anywhere.
+    pub(crate) state_dir: Option<PathBuf>,
     /// Whether `/meet` is served.
     pub(crate) pages: bool,
     /// Port of the listener for `/debug`, if any.
@@ -79,6 +85,8 @@ pub(crate) struct Config {
 pub(crate) struct HttpConfig {
     /// Where to listen, at least one.
     pub(crate) addresses: Vec<SocketAddr>,
+    /// What clients may take up before they are known.
+    pub(crate) limits: HttpLimits,
 }
 
 /// UDP ports of the workers; both ends are included.
@@ -269,6 +277,8 @@ pub(crate) struct LimitConfig {
     pub(crate) max_custom_encoding: usize,
     /// One message of a signal connection.
     pub(crate) signal_message: usize,
+    /// One message of an agent worker.
+    pub(crate) agent_signal_message: usize,
     /// Video tracks that a participant receives; 0 = no limit.
     pub(crate) subscriptions_video: u32,
     /// Audio tracks that a participant receives; 0 = no limit.
@@ -317,6 +327,7 @@ pub(super) fn build(doc: &Document, keys: ApiKeys, dev: bool) -> Result<Config, 
         limit: limit(doc),
         logging: logging(doc)?,
         prometheus: prometheus(doc)?,
+        state_dir: Some(doc.text("state_dir")).filter(|path| !path.is_empty()).map(PathBuf::from),
         pages: if doc.is_set("pages.enabled") { doc.bool("pages.enabled") } else { development },
         debug_port: Some(doc.uint("debug_handler.port") as u16).filter(|port| *port != 0),
         without_effect: doc.without_effect(),
@@ -335,7 +346,24 @@ fn http(doc: &Document, dev: bool) -> Result<HttpConfig, ConfigError> {
         let everywhere = if dev { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
         addresses.push(SocketAddr::from((everywhere, port)));
     }
-    Ok(HttpConfig { addresses })
+    Ok(HttpConfig { addresses, limits: http_limits(doc)? })
+}
+
+fn http_limits(doc: &Document) -> Result<HttpLimits, ConfigError> {
+    let timeout = |path: &str| {
+        parse_duration(&doc.text(path))
+            .filter(|timeout| !timeout.is_zero())
+            .ok_or_else(|| invalid(path, "a duration above zero, such as 10s"))
+    };
+    Ok(HttpLimits {
+        header_timeout: timeout("http.header_timeout")?,
+        idle_timeout: timeout("http.idle_timeout")?,
+        body_timeout: timeout("http.body_timeout")?,
+        max_connections: match doc.uint("http.max_connections") {
+            0 => usize::MAX,
+            most => usize::try_from(most).unwrap_or(usize::MAX),
+        },
+    })
 }
 
 /// LiveKit takes addresses, `localhost`, and the empty word for every interface.
@@ -522,13 +550,15 @@ fn turn_server(item: &Value) -> Result<TurnServer, ConfigError> {
 fn turn_ttl(value: Option<&Value>) -> Result<Duration, ConfigError> {
     let seconds = match value {
         None | Some(Value::Null) => 0,
-        Some(value) => value.as_u64().unwrap_or(u64::MAX),
+        Some(value) => value
+            .as_i64()
+            .ok_or_else(|| invalid("rtc.turn_servers.ttl", "a whole number of seconds"))?,
     };
-    match seconds {
-        0 => Ok(DEFAULT_TURN_TTL),
-        seconds if seconds <= MAX_TURN_TTL.as_secs() => Ok(Duration::from_secs(seconds)),
-        _ => Err(invalid("rtc.turn_servers.ttl", "a number of seconds, one day at most")),
-    }
+    Ok(match u64::try_from(seconds) {
+        Ok(0) => DEFAULT_TURN_TTL,
+        Ok(seconds) => Duration::from_secs(seconds).min(MAX_TURN_TTL),
+        Err(_) => SHORT_TURN_TTL,
+    })
 }
 
 fn room(doc: &Document) -> Result<RoomConfig, ConfigError> {
@@ -612,6 +642,8 @@ fn limit(doc: &Document) -> LimitConfig {
             limit => usize::try_from(limit).unwrap_or(usize::MAX),
         }
     };
+    // LiveKit takes anything below one as no limit.
+    let positive = |path: &str| doc.float(path).clamp(0.0, f64::from(u32::MAX)) as u32;
     LimitConfig {
         max_request_body: bytes("max_api_request_body_size"),
         max_metadata: bytes("max_metadata_size"),
@@ -619,15 +651,15 @@ fn limit(doc: &Document) -> LimitConfig {
         max_room_name: bytes("max_room_name_length"),
         max_identity: bytes("max_participant_identity_length"),
         max_name: bytes("max_participant_name_length"),
-        // LiveKit takes anything below one as no limit.
         num_tracks: doc.float("limit.num_tracks").max(0.0) as u64,
         bytes_per_sec: doc.float("limit.bytes_per_sec").max(0.0) as u64,
         max_data_blob_key: bytes("max_data_blob_key_length"),
         max_data_blobs: bytes("max_data_blobs_size"),
         max_custom_encoding: bytes("max_data_track_custom_encoding_length"),
         signal_message: bytes("signal_message_size_limit"),
-        subscriptions_video: doc.uint("limit.subscription_limit_video") as u32,
-        subscriptions_audio: doc.uint("limit.subscription_limit_audio") as u32,
+        agent_signal_message: bytes("agent_signal_message_size_limit"),
+        subscriptions_video: positive("limit.subscription_limit_video"),
+        subscriptions_audio: positive("limit.subscription_limit_audio"),
     }
 }
 

@@ -6,7 +6,6 @@ mod exposition;
 mod process;
 mod services;
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -17,10 +16,9 @@ use sluice_control::{ByKind, Histogram, RoomManager, Telemetry};
 use sluice_engine::{ESTIMATE_BUCKETS_BPS, Engine, EngineStats, WorkerStats};
 use sluice_signal::{AgentStats, SignalStats, WebhookStats};
 use sluice_turms::TurmsStats;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::config::Secret;
+use crate::http::HttpStats;
 use exposition::{Exposition, Kind};
 
 /// Prometheus' text format.
@@ -34,6 +32,8 @@ pub(crate) struct Metrics {
     pub(crate) rooms: RoomManager,
     /// The signal server.
     pub(crate) signal: Arc<SignalStats>,
+    /// The HTTP listener.
+    pub(crate) http: Arc<HttpStats>,
     /// Webhooks.
     pub(crate) webhooks: Arc<WebhookStats>,
     /// Agents.
@@ -57,6 +57,7 @@ impl Metrics {
         livekit_counters(&mut page, &stats.total());
         signal_samples(&mut page, &self.signal);
         worker_samples(&mut page, &stats);
+        services::http_samples(&mut page, &self.http);
         services::webhook_samples(&mut page, &self.webhooks);
         services::agent_samples(&mut page, &self.agents);
         if let Some(turms) = &self.turms {
@@ -75,20 +76,9 @@ impl Metrics {
     }
 }
 
-/// Serves metrics on every path until `stop` is cancelled.
-///
-/// # Errors
-/// The port cannot be bound.
-pub(crate) async fn serve(
-    port: u16,
-    address: IpAddr,
-    metrics: Metrics,
-    stop: CancellationToken,
-) -> std::io::Result<impl Future<Output = std::io::Result<()>>> {
-    let listener = TcpListener::bind(SocketAddr::from((address, port))).await?;
-    let router = Router::new().fallback(scrape).with_state(Arc::new(metrics));
-    let server = axum::serve(listener, router);
-    Ok(server.with_graceful_shutdown(async move { stop.cancelled().await }).into_future())
+/// Metrics on every path.
+pub(crate) fn router(metrics: Metrics) -> Router {
+    Router::new().fallback(scrape).with_state(Arc::new(metrics))
 }
 
 async fn scrape(State(metrics): State<Arc<Metrics>>, headers: HeaderMap) -> Response {

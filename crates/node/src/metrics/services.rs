@@ -1,8 +1,29 @@
-//! Samples of what surrounds the rooms: webhooks and agents.
+//! Samples of what surrounds the rooms: the HTTP listener, webhooks and agents.
+
+use std::sync::atomic::Ordering;
 
 use sluice_signal::{AgentStats, WebhookStats};
 
 use super::exposition::{Exposition, Kind};
+use crate::http::HttpStats;
+
+/// Connections of the public listener.
+pub(super) fn http_samples(page: &mut Exposition, stats: &HttpStats) {
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let help = "HTTP connections now, WebSockets left out";
+    page.gauge("sluice_http_connections", help, load(&stats.open));
+    let help = "HTTP connections accepted";
+    page.counter("sluice_http_connections_total", help, load(&stats.accepted));
+    let help = "HTTP connections and requests that were cut off";
+    page.family("sluice_http_refused_total", Kind::Counter, help);
+    for (reason, count) in [
+        ("too_many", &stats.refused),
+        ("header_timeout", &stats.header_timeouts),
+        ("body_timeout", &stats.body_timeouts),
+    ] {
+        page.sample(&[("reason", reason)], load(count));
+    }
+}
 
 /// Under LiveKit's names, and how many wait.
 pub(super) fn webhook_samples(page: &mut Exposition, stats: &WebhookStats) {

@@ -27,9 +27,6 @@ use crate::error::HttpError;
 use crate::rtc::{Encoding, FrameError};
 use crate::server::{Shared, unix_time};
 
-/// Largest message of a worker, bytes (LiveKit: `limit.agent_signal_message_size_limit`).
-const MAX_MESSAGE: usize = 2 << 20;
-
 /// A worker registers within this time (LiveKit's `RegisterTimeout`).
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -63,9 +60,10 @@ pub(crate) async fn connect<H>(
         return HttpError::unauthorized("no permissions to access the room").into_response();
     };
     let api_key = token.api_key.clone();
+    let max_size = shared.max_agent_message_size();
     upgrade
-        .max_message_size(MAX_MESSAGE)
-        .max_frame_size(MAX_MESSAGE)
+        .max_message_size(max_size)
+        .max_frame_size(max_size)
         .on_upgrade(move |socket| run(socket, agents, api_key))
 }
 
