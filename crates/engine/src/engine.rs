@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::api::{Command, Event, PeerId, RoomKey, SubscriptionId, TrackId, WorkerId};
 use crate::config::EngineConfig;
+use crate::paths::PathStats;
 use crate::stats::{EngineStats, SharedStats};
 use crate::worker::{Input, WorkerSender};
 
@@ -86,6 +87,7 @@ pub(crate) struct Shared {
     pub(crate) identity: Arc<DtlsIdentity>,
     pub(crate) tcp_candidates: Vec<SocketAddr>,
     pub(crate) tcp_refused: Arc<AtomicU64>,
+    pub(crate) paths: Arc<PathStats>,
     pub(crate) commands_refused: AtomicU64,
     pub(crate) serial: AtomicU64,
     pub(crate) room_affinity: usize,
@@ -240,6 +242,11 @@ impl Engine {
             commands_refused: self.shared.commands_refused.load(Ordering::Relaxed),
             tcp_refused: self.shared.tcp_refused.load(Ordering::Relaxed),
         }
+    }
+
+    /// How media fares on its paths, over all workers.
+    pub fn paths(&self) -> &PathStats {
+        &self.shared.paths
     }
 
     /// Closes every peer, ends the threads and waits for them.

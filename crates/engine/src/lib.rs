@@ -16,6 +16,7 @@ mod engine;
 mod events;
 mod io;
 mod link;
+mod paths;
 #[cfg(feature = "rig")]
 pub mod rig;
 mod start;
@@ -31,6 +32,7 @@ pub use config::{
     MAX_WORKERS, MediaConfig, SOCKET_BUFFER_BYTES, UdpPorts,
 };
 pub use engine::{Engine, SendError, StartError};
+pub use paths::{Buckets, PathStats, StreamStats, TrackKind};
 pub use stats::{
     DropCause, ESTIMATE_BUCKETS_BPS, EngineStats, MediaDrop, TransportDrop, WorkerStats,
 };

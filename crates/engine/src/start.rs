@@ -53,6 +53,7 @@ pub(crate) fn start(config: &EngineConfig) -> Result<(Shared, mpsc::Receiver<Eve
         tcp_candidates: advertised(config, &tcp_addrs),
         identity: Arc::clone(&identity),
         tcp_refused: Arc::new(AtomicU64::new(0)),
+        paths: Arc::default(),
         commands_refused: AtomicU64::new(0),
         serial: AtomicU64::new(0),
         room_affinity: config.room_affinity,
@@ -87,6 +88,7 @@ pub(crate) fn start(config: &EngineConfig) -> Result<(Shared, mpsc::Receiver<Eve
             links: Links::new(senders),
             events: EventSink::new(events.clone()),
             load: Arc::clone(&handle.load),
+            paths: Arc::clone(&shared.paths),
         });
         let worker = Worker {
             poll,

@@ -122,8 +122,10 @@ worker_counters! {
     nacks_in,
     /// Key-frame requests sent to publishers.
     plis_out,
-    /// Key-frame requests received.
+    /// Key-frame requests received, by PLI.
     plis_in,
+    /// Key-frame requests received, by FIR.
+    firs_in,
     /// Packets of padding only, for probes; others are filled with what the receiver has already.
     fillers_out,
     /// Probes of the paths to receivers.

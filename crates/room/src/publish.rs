@@ -618,7 +618,6 @@ fn preference(info: &proto::TrackInfo, kind: MediaKind, only_first: bool) -> Sec
 }
 
 fn receive_section(receiver: &ReceiverBinding, track: Option<(TrackId, &Track)>) -> ReceiveSection {
-    let screen = [TrackSource::ScreenShare, TrackSource::ScreenShareAudio];
     ReceiveSection {
         mid: receiver.mid.clone(),
         kind: receiver.kind,
@@ -626,7 +625,7 @@ fn receive_section(receiver: &ReceiverBinding, track: Option<(TrackId, &Track)>)
             track: id,
             encrypted: track.is_encrypted(),
             microphone: track.source() == TrackSource::Microphone,
-            screen_share: screen.contains(&track.source()),
+            screen_share: track.is_screen_share(),
         }),
         // The blocks of encrypted RED cannot be told apart; it is not asked for either.
         payload_types: receiver

@@ -10,7 +10,6 @@ use sluice_engine::api::{
     Command, SenderParams, Subscribe, SubscriptionId, SubscriptionSettings, TrackId,
 };
 use sluice_proto as proto;
-use sluice_proto::TrackSource;
 use sluice_proto::signal_response::Message as Response;
 use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_transport::sdp::{SenderBinding, SenderId, SenderSpec};
@@ -368,7 +367,7 @@ impl Room {
             track: active.track,
             kind: track.kind,
             encrypted: track.is_encrypted(),
-            screen_share: track.source() == TrackSource::ScreenShare,
+            screen_share: track.is_screen_share(),
             playout_delay: self.playout_delay.filter(|_| track.kind == MediaKind::Video),
             announce,
             sender: sender_params(binding),

@@ -63,6 +63,11 @@ impl Track {
         self.info.source()
     }
 
+    /// Whether it is the picture or the sound of a screen share.
+    pub(crate) fn is_screen_share(&self) -> bool {
+        matches!(self.source(), TrackSource::ScreenShare | TrackSource::ScreenShareAudio)
+    }
+
     pub(crate) fn is_encrypted(&self) -> bool {
         self.info.encryption() != proto::encryption::Type::None
     }

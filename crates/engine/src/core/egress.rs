@@ -33,6 +33,9 @@ impl Core {
         }
         self.dirty.clear();
         if self.hold.is_over(now, self.batch.len()) {
+            if let Some(waited) = self.hold.waited(now) {
+                self.paths.on_forwarded(waited);
+            }
             let sent = self.stats.packets_out;
             let mut receivers = std::mem::take(&mut self.egress_dirty);
             for peer in receivers.drain(..) {

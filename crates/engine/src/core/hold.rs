@@ -60,6 +60,11 @@ impl Hold {
         self.since.get_or_insert(now);
     }
 
+    /// How long the oldest packet has waited.
+    pub(super) fn waited(&self, now: Instant) -> Option<Duration> {
+        self.since.map(|since| now.saturating_duration_since(since))
+    }
+
     /// When what waits must leave.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let since = self.since?;

@@ -129,6 +129,7 @@ impl Core {
                 state.channels.retain(|(other, _)| *other != channel);
             }
             PeerEvent::IceFailed => {
+                self.paths.on_failed();
                 let reason = PeerFailure::IceTimeout;
                 self.emit(room, EventKind::PeerFailed { peer: id, reason });
             }
@@ -142,6 +143,7 @@ impl Core {
         let Some(state) = self.peers.get_mut(peer) else { return };
         if !std::mem::replace(&mut state.connected, true) {
             self.stats.peers_connected += 1;
+            self.paths.on_connected();
         }
         let route = state.transport.selected_route().or(state.routes.back().map(|r| r.route));
         let downs = state.downs.clone();
@@ -164,6 +166,7 @@ impl Core {
     pub(super) fn fail_peer(&mut self, now: Instant, peer: PeerKey, reason: PeerFailure) {
         let Some(state) = self.peers.get(peer) else { return };
         let (room, id) = (state.room, state.id);
+        self.paths.on_failed();
         self.remove_peer(now, peer);
         self.emit(room, EventKind::PeerFailed { peer: id, reason });
     }

@@ -59,6 +59,7 @@ use crate::core::track::{Attachment, Down, Feed, Publication};
 use crate::core::ufrag::Ufrag;
 use crate::events::EventSink;
 use crate::link::{FeedKey, LinkMessage, Links};
+use crate::paths::PathStats;
 use crate::stats::{DropCause, WorkerStats};
 use crate::timers::Timers;
 
@@ -82,6 +83,7 @@ pub(crate) struct CoreParams {
     pub(crate) events: EventSink,
     /// Peers that exist or are about to; the engine adds, the worker takes off.
     pub(crate) load: Arc<AtomicUsize>,
+    pub(crate) paths: Arc<PathStats>,
 }
 
 /// See the module.
@@ -95,6 +97,7 @@ pub(crate) struct Core {
     links: Links,
     events: EventSink,
     load: Arc<AtomicUsize>,
+    paths: Arc<PathStats>,
     stats: WorkerStats,
 
     peers: SlotMap<PeerKey, PeerState>,
@@ -159,6 +162,7 @@ impl Core {
             links: params.links,
             events: params.events,
             load: params.load,
+            paths: params.paths,
             stats: WorkerStats::default(),
             peers: SlotMap::with_key(),
             peer_ids: FxHashMap::default(),

@@ -109,6 +109,7 @@ impl Core {
             speaking: false,
             attached,
             max_wanted_told: None,
+            lost_told: 0,
         });
         self.track_ids.insert(id, key);
         self.tell_max_wanted(key);

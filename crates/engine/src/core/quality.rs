@@ -49,6 +49,9 @@ impl Core {
                 tracks += 1;
             }
         }
+        if tracks > 0 {
+            self.paths.on_quality(score);
+        }
         state.quality.next = (tracks > 0).then(|| now + UPDATE_INTERVAL);
         let quality = Quality::of(score);
         let told = state.quality.told.replace(quality).unwrap_or(Quality::Excellent);

@@ -8,6 +8,7 @@ use crate::core::Core;
 use crate::core::peer::{DownKey, Egress, Pace, PeerKey};
 use crate::core::track::Attachment;
 use crate::link::LinkMessage;
+use crate::paths::{Report, TrackKind};
 use crate::stats::DropCause;
 
 impl Core {
@@ -24,9 +25,15 @@ impl Core {
                     report.blocks.iter().for_each(|block| self.on_report_block(now, peer, &block));
                 }
                 Ok(Rtcp::Nack(nack)) => self.on_nack(now, peer, nack.media_ssrc, nack.seqs()),
-                Ok(Rtcp::Pli(pli)) => self.on_key_frame_request(now, peer, pli.media_ssrc),
+                Ok(Rtcp::Pli(pli)) => {
+                    self.stats.plis_in += 1;
+                    self.on_key_frame_request(now, peer, pli.media_ssrc);
+                }
                 Ok(Rtcp::Fir(fir)) => {
-                    fir.entries().for_each(|(ssrc, _)| self.on_key_frame_request(now, peer, ssrc));
+                    for (ssrc, _) in fir.entries() {
+                        self.stats.firs_in += 1;
+                        self.on_key_frame_request(now, peer, ssrc);
+                    }
                 }
                 Ok(Rtcp::TransportCc(feedback)) => {
                     self.on_transport_feedback(now, peer, &feedback);
@@ -59,7 +66,16 @@ impl Core {
         if down.wire.ssrc != block.ssrc {
             return;
         }
+        let lost_before = down.track.feedback().cumulative_lost;
         down.track.on_receiver_report(now, block);
+        let feedback = down.track.feedback();
+        let kind = TrackKind::of(down.track.config().kind, down.screen_share);
+        self.paths.outgoing(kind).on_report(Report {
+            fraction_lost: block.fraction_lost,
+            lost: block.cumulative_lost.saturating_sub(lost_before),
+            jitter: feedback.jitter,
+            rtt: feedback.rtt,
+        });
         down.wire.on_report(now, block, down.track.feedback().jitter);
         // With one peer connection for both directions, what it sends travels as far.
         if let Some(rtt) = down.track.feedback().rtt {
@@ -102,7 +118,6 @@ impl Core {
     }
 
     fn on_key_frame_request(&mut self, now: Instant, peer: PeerKey, ssrc: u32) {
-        self.stats.plis_in += 1;
         let Some(key) = self.down_of_ssrc(peer, ssrc) else { return };
         let Some(down) = self.downs.get_mut(key) else { return };
         let feed = down.feed;

@@ -3,11 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use sluice_rtp::rtcp::write;
+use sluice_rtp::rtcp::{ReportBlock, write};
 
 use crate::core::Core;
 use crate::core::peer::PeerKey;
+use crate::core::track::Publication;
 use crate::io::Outbound;
+use crate::paths::{PathStats, Report, TrackKind};
 use crate::stats::DropCause;
 
 /// First sender report after the first packet: lip-sync should not have to wait for the interval.
@@ -66,7 +68,9 @@ impl Core {
         self.blocks.clear();
         for key in state.sections.iter().filter_map(|section| section.key) {
             if let Some(publication) = self.tracks.get_mut(key) {
+                let before = self.blocks.len();
                 publication.receiver.report_blocks(now, &mut self.blocks);
+                count_reports(&self.paths, publication, &self.blocks[before..]);
             }
         }
         // Without news the interval ends; the next packet starts it again.
@@ -146,6 +150,27 @@ fn compounds(mut packets: &[u8]) -> impl Iterator<Item = &[u8]> {
         packets = rest;
         Some(compound)
     })
+}
+
+/// Takes note of what a publisher is told about the streams of a track.
+fn count_reports(paths: &PathStats, publication: &mut Publication, blocks: &[ReportBlock]) {
+    let config = publication.receiver.config();
+    let clock_rate = config.payload_types.first().map_or(1, |pt| pt.clock_rate.max(1));
+    let stats = paths.incoming(TrackKind::of(config.kind, publication.published.screen_share));
+    let mut lost: i32 = 0;
+    for block in blocks {
+        lost = lost.saturating_add(block.cumulative_lost);
+        let jitter = u64::from(block.jitter) * 1_000_000_000 / u64::from(clock_rate);
+        stats.on_report(Report {
+            fraction_lost: block.fraction_lost,
+            lost: 0,
+            jitter: Duration::from_nanos(jitter),
+            rtt: None,
+        });
+    }
+    if !blocks.is_empty() {
+        stats.on_lost(lost.saturating_sub(std::mem::replace(&mut publication.lost_told, lost)));
+    }
 }
 
 #[cfg(test)]

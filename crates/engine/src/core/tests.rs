@@ -50,6 +50,7 @@ impl World {
             links: Links::new(vec![None]),
             events: EventSink::new(sender),
             load: Arc::clone(&load),
+            paths: Arc::default(),
         });
         Self { core, events, load, now }
     }

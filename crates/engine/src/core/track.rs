@@ -46,6 +46,8 @@ pub(crate) struct Publication {
     pub(crate) attached: Vec<Attachment>,
     /// What [`EventKind::MaxWanted`](crate::EventKind::MaxWanted) said last.
     pub(crate) max_wanted_told: Option<Option<u8>>,
+    /// Packets lost of all layers, as the last report to the publisher said.
+    pub(crate) lost_told: i32,
 }
 
 /// A feed of a track, as its publisher's worker knows it.

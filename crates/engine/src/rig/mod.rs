@@ -133,6 +133,7 @@ impl Rig {
             links: Links::new(vec![None]),
             events: EventSink::new(sender),
             load: Arc::new(AtomicUsize::new(0)),
+            paths: Arc::default(),
         });
         let mut rig = Self {
             core,
