@@ -32,8 +32,8 @@ fn typed(request: RequestBuilder, kind: &str, body: &str) -> RequestBuilder {
     request.header(header::CONTENT_TYPE, kind).body(body.to_owned())
 }
 
-async fn answer_with(joined: &Joined, sdp: &str) {
-    let description = proto::SessionDescription { sdp: sdp.into(), ..Default::default() };
+async fn answer_with(joined: &Joined, id: u32, sdp: &str) {
+    let description = proto::SessionDescription { sdp: sdp.into(), id, ..Default::default() };
     joined.responses.send(message(SignalResponse::Answer(description))).await.expect("waits");
 }
 
@@ -42,7 +42,7 @@ async fn published(server: &TestServer) -> (Response, Joined) {
     let posting = post(server, "/whip/v1", &token("r"), OFFER).send();
     let playing = async {
         let joined = server.joined().await;
-        answer_with(&joined, &answer("srv1")).await;
+        answer_with(&joined, 1, &answer("srv1")).await;
         joined
     };
     let (response, joined) = within(async { tokio::join!(posting, playing) }).await;
@@ -95,7 +95,7 @@ async fn player_subscribes_to_everything_or_to_one_participant() {
         let posting = post(&server, path, &token("r"), PLAYER).send();
         let playing = async {
             let mut joined = server.joined().await;
-            answer_with(&joined, &answer("srv1")).await;
+            answer_with(&joined, 1, &answer("srv1")).await;
             assert_eq!(joined.params.options.auto_subscribe, everything);
             assert!(joined.params.add_track_requests.is_empty());
             if !everything {
@@ -223,7 +223,9 @@ async fn ice_restart_answers_with_new_credentials_and_a_new_tag() {
         let Some(Request::Offer(offer)) = request else { panic!("{request:?}") };
         assert!(offer.sdp.contains("a=ice-ufrag:cli2\r\n"), "{}", offer.sdp);
         assert_eq!(offer.sdp.matches("m=").count(), OFFER.matches("m=").count());
-        answer_with(&joined, &answer("srv2")).await;
+        // One to an offer of before is not for whoever waits now.
+        answer_with(&joined, 1, &answer("old")).await;
+        answer_with(&joined, offer.id, &answer("srv2")).await;
     };
     let (response, ()) = within(async { tokio::join!(restarting, playing) }).await;
     let response = response.expect("answers");

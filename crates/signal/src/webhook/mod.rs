@@ -30,8 +30,10 @@ pub use event::{EVENT_NAMES, EventFilter};
 /// Events of rooms that may wait for the dispatcher, which never waits itself.
 pub const EVENT_QUEUE: usize = 16_384;
 
-/// Requests on their way at once, over all receivers.
+/// Requests on their way at once, over all receivers, and to one of them: one that does not answer must
+/// not keep the others waiting.
 const MAX_IN_FLIGHT: usize = 256;
+const MAX_IN_FLIGHT_PER_RECEIVER: usize = 64;
 
 /// Buckets of queue lengths (LiveKit's).
 const QUEUE_LENGTHS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 40.0, 80.0];
@@ -149,6 +151,8 @@ struct Inner {
     stats: Arc<WebhookStats>,
     queues: DashMap<QueueKey, ResourceQueue>,
     in_flight: Semaphore,
+    /// Turns of each receiver, by URL, while something waits for it.
+    receivers: DashMap<Arc<str>, Arc<Semaphore>>,
     /// Signalled when the last queue has emptied.
     idle: Notify,
 }
@@ -177,6 +181,7 @@ impl Webhooks {
             stats,
             queues: DashMap::new(),
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
+            receivers: DashMap::new(),
             idle: Notify::new(),
         })))
     }
@@ -257,6 +262,7 @@ impl Webhooks {
     /// Empties one queue, in order, then ends with it.
     async fn deliver(self, key: QueueKey) {
         let inner = &self.0;
+        let turns = inner.turns(&key.url);
         let mut lost = 0;
         loop {
             let next = inner.next(&key, std::mem::take(&mut lost));
@@ -265,10 +271,13 @@ impl Webhooks {
                 inner.stats.queued.sub();
             }
             let Some(event) = next.event else {
+                drop(turns);
+                inner.receivers.remove_if(&key.url, |_, turns| Arc::strong_count(turns) == 1);
                 inner.idle.notify_waiters();
                 return;
             };
             // Closed never.
+            let _turn = turns.acquire().await;
             let _permit = inner.in_flight.acquire().await;
             let event = proto::WebhookEvent { num_dropped: next.lost, ..(*event).clone() };
             match inner.sender.send(&key.url, &key.api_key, &event).await {
@@ -301,6 +310,11 @@ impl Webhooks {
 }
 
 impl Inner {
+    fn turns(&self, url: &Arc<str>) -> Arc<Semaphore> {
+        let entry = self.receivers.entry(url.clone());
+        entry.or_insert_with(|| Arc::new(Semaphore::new(MAX_IN_FLIGHT_PER_RECEIVER))).clone()
+    }
+
     /// The next event of a queue. An empty queue ends, unless it still has losses to report.
     fn next(&self, key: &QueueKey, lost: i32) -> Next {
         let next = match self.queues.get_mut(key) {

@@ -135,8 +135,8 @@ struct Driver<H: SessionHost> {
     selection: Selection,
     /// SIDs of the tracks asked for.
     subscribed: HashSet<String>,
-    /// Who waits for the answer to a restart.
-    answer: Option<oneshot::Sender<String>>,
+    /// Who waits for the answer to which offer.
+    answer: Option<(u32, oneshot::Sender<String>)>,
     next_id: u32,
 }
 
@@ -150,12 +150,13 @@ impl<H: SessionHost> Driver<H> {
                 output = self.session.responses.next() => match output {
                     Some(SessionOutput::Message(response)) => self.take(&response).await,
                     // The client's token only matters when it calls.
-                    Some(SessionOutput::RefreshToken(_)) => {}
+                    Some(SessionOutput::RefreshToken(_) | SessionOutput::RoomMoved(_)) => {}
                     Some(SessionOutput::Close(_)) | None => return,
                 },
                 command = self.inbox.recv() => match command {
                     Some(Command::Restart { offer, answer }) => {
-                        self.answer = Some(answer);
+                        // An earlier one that still waits has been overtaken.
+                        self.answer = Some((self.next_id, answer));
                         self.offer(offer).await;
                     }
                     Some(Command::End) => self.leave().await,
@@ -168,7 +169,7 @@ impl<H: SessionHost> Driver<H> {
     async fn take(&mut self, response: &SharedResponse) {
         match response.response() {
             Some(Response::Answer(answer)) => {
-                if let Some(waiting) = self.answer.take() {
+                if let Some((_, waiting)) = self.answer.take_if(|(id, _)| *id == answer.id) {
                     // The caller may have given up.
                     let _ = waiting.send(answer.sdp.clone());
                 }
