@@ -69,8 +69,9 @@ impl Room {
         Ok(())
     }
 
-    /// `MoveParticipant`: the client gets a token for the other room and is told to start anew,
-    /// which it does there. The others see it leave.
+    /// `MoveParticipant`: the client gets a token for the other room, `destination`, and is told to
+    /// start anew, which it does there. One that knows of moves tells its application where it is
+    /// now and with whom (`others`). Those in this room see it leave.
     ///
     /// # Errors
     /// No such participant, or it has no signal connection at the moment.
@@ -78,7 +79,8 @@ impl Room {
         &mut self,
         now: Instant,
         identity: &str,
-        destination: &str,
+        destination: &proto::Room,
+        others: Vec<proto::ParticipantInfo>,
     ) -> Result<(), ApiError> {
         let key = self.key_of(identity)?;
         let participant = self.participants.get(&key).ok_or(ApiError::PARTICIPANT_NOT_FOUND)?;
@@ -86,8 +88,20 @@ impl Room {
             let text = "the participant is reconnecting: try again when it is back";
             return Err(ApiError::Unavailable(text));
         };
-        let claims = Box::new(participant.claims(destination));
-        self.out.push(Output::RefreshToken { session, claims });
+        let claims = Box::new(participant.claims(&destination.name));
+        let output = match participant.client.knows_room_moved() {
+            false => Output::RefreshToken { session, claims },
+            true => {
+                let moved = Box::new(proto::RoomMovedResponse {
+                    room: Some(destination.clone()),
+                    token: String::new(),
+                    participant: Some(self.info_of(participant)),
+                    other_participants: others,
+                });
+                Output::RoomMoved { session, claims, moved }
+            }
+        };
+        self.out.push(output);
         self.depart(now, key, Departure::Restart(DisconnectReason::Migration));
         Ok(())
     }

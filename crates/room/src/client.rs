@@ -14,6 +14,7 @@ const PROTOCOL_QUALITY_LOST: i32 = 11;
 const PROTOCOL_IDENTITY_RECONNECT: i32 = 12;
 const PROTOCOL_LEAVE_ACTION: i32 = 13;
 const PROTOCOL_OK_RESPONSE: i32 = 15;
+const PROTOCOL_ROOM_MOVED: i32 = 16;
 
 /// Rust clients below this cannot decode responses that they do not know.
 const PROTOCOL_RUST_UNKNOWN_RESPONSES: i32 = 10;
@@ -72,6 +73,11 @@ impl Client {
 
     pub(crate) fn wants_ok_responses(&self) -> bool {
         self.info.protocol >= PROTOCOL_OK_RESPONSE
+    }
+
+    /// Whether the application is told that it is in another room.
+    pub(crate) fn knows_room_moved(&self) -> bool {
+        self.info.protocol >= PROTOCOL_ROOM_MOVED
     }
 
     /// Whether `request_response` and `track_subscribed` can be decoded.

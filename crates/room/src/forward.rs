@@ -37,8 +37,19 @@ pub struct Forward {
     requested: bool,
     /// Version of the participant: older news may come after newer ones.
     version: u32,
-    /// How it is now; `None` when it left.
-    snapshot: Option<Box<Snapshot>>,
+    news: News,
+}
+
+#[derive(Debug, Clone)]
+enum News {
+    /// How it is now.
+    Is(Box<Snapshot>),
+    /// It left.
+    Left,
+    /// How loud its tracks are; those that are not named are silent.
+    Speaks(Vec<(TrackId, f32)>),
+    /// How its own connection is, 0..=100.
+    Quality(f32),
 }
 
 impl Forward {
@@ -68,6 +79,8 @@ struct ForwardedTrack {
 pub(crate) struct Forwards {
     /// Names of the other rooms.
     out: BTreeMap<ParticipantKey, BTreeSet<String>>,
+    /// Who of those is speaking, as the other rooms know.
+    speaking: BTreeSet<ParticipantKey>,
     /// By SID in its own room.
     incoming: BTreeMap<ParticipantSid, Incoming>,
 }
@@ -140,9 +153,9 @@ impl Room {
             options: SessionOptions { auto_subscribe: false, ..SessionOptions::default() },
             ..JoinParams::default()
         };
-        let snapshot = Some(Box::new(Snapshot { params, tracks: tracks.collect() }));
+        let news = News::Is(Box::new(Snapshot { params, tracks: tracks.collect() }));
         let (origin, version) = (participant.sid.clone(), participant.version);
-        Some(Forward { origin, requested, version, snapshot })
+        Some(Forward { origin, requested, version, news })
     }
 
     /// A participant changed: the rooms that it is forwarded to hear of it.
@@ -156,14 +169,50 @@ impl Room {
     /// A participant left: so it does where it is forwarded to. One that was forwarded to here stays
     /// away until it is forwarded again.
     pub(crate) fn end_forwards(&mut self, key: ParticipantKey, origin: ParticipantSid) {
+        self.forwards.speaking.remove(&key);
         if let Some(destinations) = self.forwards.out.remove(&key) {
             let version = u32::MAX;
-            let forward = Forward { origin, requested: false, version, snapshot: None };
+            let forward = Forward { origin, requested: false, version, news: News::Left };
             self.send_forward(destinations, &forward);
         }
         for here in self.forwards.incoming.values_mut() {
             here.key.take_if(|here| *here == key);
         }
+    }
+
+    /// The levels of this room's tracks changed: the rooms that hear them are told.
+    pub(crate) fn forward_levels(&mut self) {
+        if self.forwards.out.is_empty() {
+            return;
+        }
+        let mut spoken: BTreeMap<ParticipantKey, Vec<(TrackId, f32)>> = BTreeMap::new();
+        for (id, level) in self.track_levels() {
+            let owner = self.tracks.get(&id).map(|track| track.owner);
+            if let Some(owner) = owner.filter(|owner| self.forwards.out.contains_key(owner)) {
+                spoken.entry(owner).or_default().push((id, level));
+            }
+        }
+        let silent = std::mem::take(&mut self.forwards.speaking);
+        self.forwards.speaking = spoken.keys().copied().collect();
+        for key in silent {
+            spoken.entry(key).or_default();
+        }
+        for (key, levels) in spoken {
+            self.forward_live(key, News::Speaks(levels));
+        }
+    }
+
+    /// The connection of a participant is better or worse than before.
+    pub(crate) fn forward_quality(&mut self, key: ParticipantKey, score: f32) {
+        self.forward_live(key, News::Quality(score));
+    }
+
+    /// Sends what is not part of a snapshot.
+    fn forward_live(&mut self, key: ParticipantKey, news: News) {
+        let Some(destinations) = self.forwards.out.get(&key).cloned() else { return };
+        let Some(participant) = self.participants.get(&key) else { return };
+        let (origin, version) = (participant.sid.clone(), participant.version);
+        self.send_forward(destinations, &Forward { origin, requested: false, version, news });
     }
 
     fn send_forward(&mut self, destinations: BTreeSet<String>, forward: &Forward) {
@@ -177,7 +226,23 @@ impl Room {
     /// # Errors
     /// The room is full, or someone of that identity is here.
     pub fn apply_forward(&mut self, now: Instant, forward: Forward) -> Result<(), ApiError> {
-        let Forward { origin, requested, version, snapshot } = forward;
+        let Forward { origin, requested, version, news } = forward;
+        let snapshot = match news {
+            News::Is(snapshot) => Some(snapshot),
+            News::Left => None,
+            News::Speaks(levels) => {
+                if let Some(key) = self.forwarded_here(&origin) {
+                    self.forwarded_levels(now, key, &levels);
+                }
+                return Ok(());
+            }
+            News::Quality(score) => {
+                if let Some(key) = self.forwarded_here(&origin) {
+                    self.forwarded_quality(key, score);
+                }
+                return Ok(());
+            }
+        };
         let here = match self.forwards.incoming.get_mut(&origin) {
             Some(here) if here.version > version => return Ok(()),
             Some(here) => {
@@ -206,6 +271,17 @@ impl Room {
                 Ok(())
             }
         }
+    }
+
+    /// The participant that stands here for one of another room.
+    fn forwarded_here(&self, origin: &ParticipantSid) -> Option<ParticipantKey> {
+        self.forwards.incoming.get(origin)?.key
+    }
+
+    fn forwarded_quality(&mut self, key: ParticipantKey, score: f32) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        participant.links.set_score(score);
+        self.broadcast_quality_of(key);
     }
 
     fn appear(&mut self, now: Instant, snapshot: Snapshot) -> Result<ParticipantKey, ApiError> {

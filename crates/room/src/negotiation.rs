@@ -144,6 +144,11 @@ impl Links {
         std::iter::once(&self.answering.peer).chain(self.offering.iter().map(|o| &o.peer))
     }
 
+    /// How the connection is of which another room tells.
+    pub(crate) fn set_score(&mut self, score: f32) {
+        self.answering.peer.score = score;
+    }
+
     /// Whether any connection is over for the time being.
     pub(crate) fn any_failed(&self) -> bool {
         self.peers().any(|peer| peer.state == PeerState::Failed)

@@ -146,6 +146,15 @@ pub enum Output {
         /// What the token says.
         claims: Box<TokenClaims>,
     },
+    /// Mint a token, put it into the message, and send that.
+    RoomMoved {
+        /// Receiver.
+        session: SessionId,
+        /// What the token says.
+        claims: Box<TokenClaims>,
+        /// The message, without its token.
+        moved: Box<proto::RoomMovedResponse>,
+    },
     /// Send what is queued, then close the connection.
     CloseSignal {
         /// Connection to close.

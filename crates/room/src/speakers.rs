@@ -41,13 +41,36 @@ impl Room {
     pub(crate) fn audio_levels(&mut self, now: Instant, levels: &[(TrackId, f32)]) {
         let mut workers: Vec<WorkerId> = levels.iter().map(|(id, _)| id.worker()).collect();
         workers.dedup();
-        self.speakers.levels.retain(|id, _| !workers.contains(&id.worker()));
+        // Those of forwarded tracks come by another way.
+        let tracks = &self.tracks;
+        let is_forwarded = |id: &TrackId| tracks.get(id).is_some_and(|track| track.forwarded);
+        self.speakers.levels.retain(|id, _| is_forwarded(id) || !workers.contains(&id.worker()));
         for &(id, level) in levels {
             if self.tracks.get(&id).is_some_and(|track| !track.info.muted) {
                 self.speakers.levels.insert(id, Level { level, at: now });
             }
         }
         self.update_speakers(now);
+    }
+
+    /// Takes the levels of all tracks of a participant that is forwarded to this room.
+    pub(crate) fn forwarded_levels(
+        &mut self,
+        now: Instant,
+        owner: ParticipantKey,
+        levels: &[(TrackId, f32)],
+    ) {
+        let tracks = &self.tracks;
+        let of_owner = |id: &TrackId| tracks.get(id).is_some_and(|track| track.owner == owner);
+        self.speakers.levels.retain(|id, _| !of_owner(id));
+        let news = levels.iter().filter(|(id, _)| of_owner(id));
+        self.speakers.levels.extend(news.map(|&(id, level)| (id, Level { level, at: now })));
+        self.update_speakers(now);
+    }
+
+    /// Levels of tracks that are not silent.
+    pub(crate) fn track_levels(&self) -> impl Iterator<Item = (TrackId, f32)> + '_ {
+        self.speakers.levels.iter().map(|(id, level)| (*id, level.level))
     }
 
     /// Recomputes the speakers and sends what changed.
@@ -79,6 +102,7 @@ impl Room {
         if !changes.is_empty() {
             self.send_speakers(&changes);
         }
+        self.forward_levels();
     }
 
     fn send_speakers(&mut self, changes: &[(ParticipantKey, f32)]) {

@@ -178,11 +178,7 @@ impl Room {
     /// Tells participants how the connection of `of` is: as good as its worst peer.
     pub(crate) fn send_quality_of(&mut self, of: ParticipantKey, to: &[ParticipantKey]) {
         let Some(participant) = self.participants.get(&of) else { return };
-        let score_of = |peer: &PeerLink| match peer.state {
-            PeerState::Disconnected | PeerState::Failed => 0.0,
-            _ => peer.score,
-        };
-        let score = participant.links.peers().map(score_of).fold(MAX_SCORE, f32::min);
+        let score = score_of(participant);
         let participant_sid = String::from(&participant.sid);
         for &key in to {
             let knows_lost =
@@ -211,7 +207,9 @@ impl Room {
             published.flat_map(|track| track.subscribers.iter().copied()).collect();
         to.insert(key);
         let to: Vec<ParticipantKey> = to.into_iter().collect();
+        let score = score_of(participant);
         self.send_quality_of(key, &to);
+        self.forward_quality(key, score);
     }
 
     /// Reports something of a participant, and of one of its tracks.
@@ -259,6 +257,15 @@ fn chunks(
         }
     }
     chunks
+}
+
+/// How the worst connection of a participant is, 0..=100.
+fn score_of(participant: &Participant) -> f32 {
+    let of_peer = |peer: &PeerLink| match peer.state {
+        PeerState::Disconnected | PeerState::Failed => 0.0,
+        _ => peer.score,
+    };
+    participant.links.peers().map(of_peer).fold(MAX_SCORE, f32::min)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use sluice_engine::api::Command;
 use sluice_proto as proto;
 use sluice_proto::DisconnectReason;
+use sluice_proto::signal_response::Message as Response;
 use sluice_room::{ApiError, RoomConfig, RoomSettings, WebhookKind};
 
 use crate::only;
@@ -172,16 +173,44 @@ fn a_moved_participant_starts_anew_with_a_token_for_the_other_room() {
     let alice = world.join_active("alice");
     let bob = world.join_active("bob");
     world.tokens.clear();
-    world.room.move_participant(world.now, "alice", "elsewhere").unwrap();
+    world.take(&alice);
+    let elsewhere = proto::Room { name: "elsewhere".into(), ..Default::default() };
+    let carol = proto::ParticipantInfo { identity: "carol".into(), ..Default::default() };
+    let others = vec![carol.clone()];
+    world.room.move_participant(world.now, "alice", &elsewhere, others).unwrap();
     world.drain();
     let (session, claims) = &world.tokens[0];
     assert_eq!((*session, claims.grants.room.as_str()), (alice.session, "elsewhere"));
-    let leave = only!(world.take(&alice), Leave);
+    let mut told = world.take(&alice);
+    let Response::RoomMoved(moved) = told.remove(0) else { panic!("{told:?}") };
+    assert_eq!(
+        (moved.room.as_ref(), &moved.other_participants[..]),
+        (Some(&elsewhere), &[carol][..])
+    );
+    assert_eq!(moved.participant.unwrap().identity, "alice");
+    let leave = only!(told, Leave);
     assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
     assert_eq!(leave.reason(), DisconnectReason::Migration);
     let update = only!(world.take(&bob), Update);
     assert_eq!(update.participants[0].state(), proto::participant_info::State::Disconnected);
-    assert!(world.room.move_participant(world.now, "alice", "elsewhere").is_err());
+    assert!(world.room.move_participant(world.now, "alice", &elsewhere, Vec::new()).is_err());
+}
+
+#[test]
+fn clients_that_know_nothing_of_moves_get_the_token_alone() {
+    let mut world = World::new();
+    let mut params = join_params("alice");
+    params.client_info.protocol = 15;
+    let alice = world.join_with(params);
+    world.activate(&alice);
+    world.take(&alice);
+    world.tokens.clear();
+    let elsewhere = proto::Room { name: "elsewhere".into(), ..Default::default() };
+    world.room.move_participant(world.now, "alice", &elsewhere, Vec::new()).unwrap();
+    world.drain();
+    assert_eq!(world.tokens[0].1.grants.room, "elsewhere");
+    let leave = only!(world.take(&alice), Leave);
+    assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
 }
 
 #[test]

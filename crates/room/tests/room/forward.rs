@@ -1,6 +1,6 @@
 //! A participant of one room that appears in another one as well: two rooms, and the news between.
 
-use sluice_engine::api::Command;
+use sluice_engine::api::{Command, EventKind};
 use sluice_proto as proto;
 use sluice_proto::DisconnectReason;
 use sluice_proto::participant_info::{KindDetail, State};
@@ -130,4 +130,32 @@ fn the_end_of_a_room_ends_what_it_forwards() {
     rooms.pass_on();
     let update = only!(rooms.to.take(&rooms.bob), Update);
     assert_eq!(update.participants[0].state(), State::Disconnected);
+}
+
+#[test]
+fn the_other_room_hears_when_a_forwarded_participant_speaks_and_how_its_connection_is() {
+    let mut rooms = Rooms::new();
+    let (_, id) = rooms.from.publish(&rooms.alice, Kind::Microphone);
+    rooms.forward().unwrap();
+    rooms.to.advance_ms(1000);
+    rooms.to.answer_pending(&rooms.bob);
+    rooms.to.take(&rooms.bob);
+    rooms.from.engine(EventKind::AudioLevels { levels: vec![(id, 0.5)] });
+    rooms.pass_on();
+    let changed = only!(rooms.to.take(&rooms.bob), SpeakersChanged);
+    assert!(changed.speakers[0].active && changed.speakers[0].level >= 0.5);
+    // Levels of this room's own workers say nothing about it.
+    rooms.to.engine(EventKind::AudioLevels { levels: Vec::new() });
+    assert!(rooms.to.take(&rooms.bob).is_empty());
+    rooms.from.advance_ms(2_000);
+    rooms.pass_on();
+    let changed = only!(rooms.to.take(&rooms.bob), SpeakersChanged);
+    assert!(!changed.speakers[0].active);
+
+    let peer = rooms.from.subscriber_peer(&rooms.alice);
+    rooms.from.engine(EventKind::ConnectionQuality { peer, score: 30.0 });
+    rooms.pass_on();
+    let update = only!(rooms.to.take(&rooms.bob), ConnectionQuality);
+    assert_eq!(update.updates[0].quality(), proto::ConnectionQuality::Poor);
+    assert_ne!(update.updates[0].participant_sid, rooms.alice.sid);
 }

@@ -160,6 +160,10 @@ impl World {
                     self.inboxes.entry(session).or_default().push(message);
                 }
                 Output::RefreshToken { session, claims } => self.tokens.push((session, *claims)),
+                Output::RoomMoved { session, claims, moved } => {
+                    self.tokens.push((session, *claims));
+                    self.inboxes.entry(session).or_default().push(Response::RoomMoved(*moved));
+                }
                 Output::CloseSignal { session, reason } => {
                     assert!(self.closed.insert(session, reason).is_none(), "closed twice");
                 }
