@@ -513,9 +513,15 @@ impl RoomManager {
         // A move that fails makes no room.
         self.get_participant(&room, &identity).await?;
         let name = destination_room.clone();
-        self.create_room(proto::CreateRoomRequest { name, ..Default::default() }).await?;
+        let request = proto::CreateRoomRequest { name, ..Default::default() };
+        let destination = self.create_room(request).await?;
+        let mut others = self.list_participants(&destination_room).await?;
+        others.retain(|other| {
+            let hidden = other.permission.as_ref().is_some_and(|permission| permission.hidden);
+            !hidden && other.identity != identity
+        });
         let leave =
-            move |room: &mut Room, now| room.move_participant(now, &identity, &destination_room);
+            move |room: &mut Room, now| room.move_participant(now, &identity, &destination, others);
         self.call_about(&room, leave).await
     }
 

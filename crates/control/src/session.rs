@@ -1,14 +1,20 @@
 //! One signal connection of a client, as the signal server holds it.
 
+use std::sync::Arc;
+
 use sluice_proto as proto;
 use sluice_room::{CloseReason, SessionId, SharedResponse, TokenClaims};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::task::RoomInput;
 
 /// Messages that may wait for one client before it counts as too slow (LiveKit's
 /// `signal_relay.stream_buffer_size`).
 pub(crate) const RESPONSE_QUEUE: usize = 1000;
+
+/// Messages of one client that may wait for its room; the next one waits in the client's socket. So
+/// nobody fills the queue that all clients of a room share, nor memory with large messages.
+const MAX_WAITING: usize = 32;
 
 /// What the room sends to one client.
 #[derive(Debug)]
@@ -17,6 +23,8 @@ pub enum SessionOutput {
     Message(SharedResponse),
     /// Mint a token with these claims and send it as `refresh_token`.
     RefreshToken(Box<TokenClaims>),
+    /// Mint a token with these claims, put it into the message and send that.
+    RoomMoved(Box<(TokenClaims, proto::RoomMovedResponse)>),
     /// Close the connection; everything before this has to be sent first.
     Close(CloseReason),
 }
@@ -43,7 +51,7 @@ impl Session {
         }
         Self {
             participant_sid: None,
-            requests: SessionRequests { way: None },
+            requests: SessionRequests { way: None, turns: SessionRequests::turns() },
             responses: SessionResponses { queue },
         }
     }
@@ -53,17 +61,24 @@ impl Session {
 #[derive(Debug)]
 pub struct SessionRequests {
     way: Option<(SessionId, mpsc::Sender<RoomInput>)>,
+    turns: Arc<Semaphore>,
 }
 
 impl SessionRequests {
     pub(crate) fn new(session: SessionId, room: mpsc::Sender<RoomInput>) -> Self {
-        Self { way: Some((session, room)) }
+        Self { way: Some((session, room)), turns: Self::turns() }
+    }
+
+    fn turns() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(MAX_WAITING))
     }
 
     /// Hands a message to the room; waits while the room is busy. False when the room is over.
     pub async fn send(&self, request: proto::SignalRequest) -> bool {
         let Some((session, room)) = &self.way else { return false };
-        let input = RoomInput::Signal { session: *session, request: Box::new(request) };
+        // Closed never.
+        let turn = self.turns.clone().acquire_owned().await.ok();
+        let input = RoomInput::Signal { session: *session, request: Box::new(request), turn };
         room.send(input).await.is_ok()
     }
 }

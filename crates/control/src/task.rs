@@ -15,7 +15,7 @@ use sluice_room::{
     ApiError, CloseReason, DataDrops, Forward, JoinError, JoinParams, Output, Room, RpcId,
     SessionId, WebhookEvent,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use crate::engine::MediaEngine;
@@ -39,13 +39,26 @@ pub(crate) type Call = Box<dyn FnOnce(&mut Room, Instant) + Send>;
 
 /// Input of a room task.
 pub(crate) enum RoomInput {
-    Join { params: Box<JoinParams>, reply: oneshot::Sender<Result<Session, JoinError>> },
-    Signal { session: SessionId, request: Box<proto::SignalRequest> },
-    SignalClosed { session: SessionId },
+    Join {
+        params: Box<JoinParams>,
+        reply: oneshot::Sender<Result<Session, JoinError>>,
+    },
+    Signal {
+        session: SessionId,
+        request: Box<proto::SignalRequest>,
+        /// The client may send another message once this one is done with.
+        turn: Option<OwnedSemaphorePermit>,
+    },
+    SignalClosed {
+        session: SessionId,
+    },
     Engine(EventKind),
     Call(Call),
     Forward(Box<Forward>),
-    Rpc { request: Box<proto::PerformRpcRequest>, reply: oneshot::Sender<Result<String, ApiError>> },
+    Rpc {
+        request: Box<proto::PerformRpcRequest>,
+        reply: oneshot::Sender<Result<String, ApiError>>,
+    },
 }
 
 impl fmt::Debug for RoomInput {
@@ -220,8 +233,9 @@ impl RoomTask {
                 // Someone who no longer waits drops the session, which closes it.
                 let _ = reply.send(result);
             }
-            RoomInput::Signal { session, request } => {
+            RoomInput::Signal { session, request, turn } => {
                 self.room.handle_signal(now, session, *request);
+                drop(turn);
             }
             RoomInput::SignalClosed { session } => {
                 self.sessions.remove(&session);
@@ -260,10 +274,16 @@ impl RoomTask {
         while let Some(output) = self.room.poll_output() {
             match output {
                 Output::Signal { session, response } => {
+                    if let Some(response) = response.response() {
+                        self.counters.telemetry.observe_response(response);
+                    }
                     self.deliver(session, SessionOutput::Message(response));
                 }
                 Output::RefreshToken { session, claims } => {
                     self.deliver(session, SessionOutput::RefreshToken(claims));
+                }
+                Output::RoomMoved { session, claims, moved } => {
+                    self.deliver(session, SessionOutput::RoomMoved(Box::new((*claims, *moved))));
                 }
                 Output::CloseSignal { session, reason } => {
                     self.deliver(session, SessionOutput::Close(reason));

@@ -5,28 +5,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sluice_proto as proto;
+use sluice_proto::signal_response::Message as Response;
 use sluice_room::{WebhookEvent, WebhookKind};
 
 /// Upper bounds of room durations, seconds (LiveKit's buckets).
 const ROOM_SECONDS: &[f64] =
     &[5.0, 10.0, 60.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 18_000.0, 36_000.0];
 
-/// Upper bounds of the time from join to connected media, milliseconds.
-const START_MS: &[f64] =
-    &[100.0, 200.0, 300.0, 500.0, 700.0, 1000.0, 1500.0, 2000.0, 3000.0, 5000.0, 10_000.0];
+/// Upper bounds of the time from join to connected media, milliseconds (LiveKit's, rounded).
+const START_MS: &[f64] = &[
+    100.0, 138.95, 193.07, 268.27, 372.759, 517.947, 719.686, 1000.0, 1389.495, 1930.698, 2682.696,
+    3727.594, 5179.475, 7196.857, 10_000.0,
+];
 
-/// Upper bounds of session durations, milliseconds: up to four hours.
+/// Upper bounds of session durations, milliseconds: up to four hours (LiveKit's, rounded).
 const SESSION_MS: &[f64] = &[
     100.0,
-    1000.0,
-    5000.0,
-    15_000.0,
-    60_000.0,
-    300_000.0,
-    900_000.0,
-    1_800_000.0,
-    3_600_000.0,
-    7_200_000.0,
+    233.59,
+    545.643,
+    1274.569,
+    2977.267,
+    6954.603,
+    16_245.264,
+    37_947.332,
+    88_641.217,
+    207_057.122,
+    483_664.973,
+    1_129_793.576,
+    2_639_086.133,
+    6_164_644.378,
     14_400_000.0,
 ];
 
@@ -83,8 +90,13 @@ pub struct Telemetry {
     pub session_ms: Histogram,
     joined: AtomicU64,
     aborted: AtomicU64,
+    publishing: [AtomicU64; 2],
     published: [AtomicU64; 2],
     subscribed: [AtomicU64; 2],
+    subscriptions_failed: AtomicU64,
+    welcomed: AtomicU64,
+    offers: AtomicU64,
+    answers: AtomicU64,
 }
 
 impl Default for Telemetry {
@@ -95,8 +107,13 @@ impl Default for Telemetry {
             session_ms: Histogram::new(SESSION_MS),
             joined: AtomicU64::new(0),
             aborted: AtomicU64::new(0),
+            publishing: Default::default(),
             published: Default::default(),
             subscribed: Default::default(),
+            subscriptions_failed: AtomicU64::new(0),
+            welcomed: AtomicU64::new(0),
+            offers: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
         }
     }
 }
@@ -128,6 +145,23 @@ impl Telemetry {
         }
     }
 
+    /// Takes note of what a room sends to a client.
+    pub(crate) fn observe_response(&self, response: &Response) {
+        let counter = match response {
+            Response::Join(_) => &self.welcomed,
+            Response::Offer(_) => &self.offers,
+            Response::Answer(_) => &self.answers,
+            Response::SubscriptionResponse(_) => &self.subscriptions_failed,
+            Response::TrackPublished(published) => {
+                let track = published.track.as_ref();
+                let video = track.is_some_and(|t| t.r#type() == proto::TrackType::Video);
+                &self.publishing[usize::from(video)]
+            }
+            _ => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Takes note of a subscription that starts to flow.
     pub(crate) fn subscribed(&self, video: bool) {
         self.subscribed[usize::from(video)].fetch_add(1, Ordering::Relaxed);
@@ -141,6 +175,26 @@ impl Telemetry {
     /// Participants who left before their media connected.
     pub fn participants_aborted(&self) -> u64 {
         self.aborted.load(Ordering::Relaxed)
+    }
+
+    /// Participants who were told that they are in their room.
+    pub fn participants_welcomed(&self) -> u64 {
+        self.welcomed.load(Ordering::Relaxed)
+    }
+
+    /// Session descriptions sent: offers and answers.
+    pub fn descriptions(&self) -> (u64, u64) {
+        (self.offers.load(Ordering::Relaxed), self.answers.load(Ordering::Relaxed))
+    }
+
+    /// Tracks announced, whether or not they were published then.
+    pub fn tracks_announced(&self) -> ByKind {
+        self.publishing.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Subscriptions that a client was told will not flow.
+    pub fn subscriptions_failed(&self) -> u64 {
+        self.subscriptions_failed.load(Ordering::Relaxed)
     }
 
     /// Tracks published.

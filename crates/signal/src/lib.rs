@@ -29,7 +29,7 @@ pub use gate::{Admission, FramedBody, Gate};
 pub use host::{HostedSession, RoomApi, SessionHost, SessionSink, SessionSource};
 pub use rtc::{Encoding, FrameError, JoinRequestError, decode_join_request, decode_request};
 pub use server::{Probe, SignalConfig, SignalServer};
-pub use stats::{Counter, SignalStats};
+pub use stats::{Counter, JoinLatency, SignalStats};
 pub use twirp::{CallKind, CallStats};
 pub use webhook::{
     EVENT_NAMES, EVENT_QUEUE, EventFilter, WebhookConfig, WebhookError, WebhookStats, Webhooks,

@@ -2,7 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sluice_control::Histogram;
+
 use crate::twirp::CallStats;
+
+/// Upper bounds of the time that a join takes, milliseconds (LiveKit's, rounded).
+const JOIN_MS: &[f64] = &[
+    10.0, 16.379, 26.827, 43.94, 71.969, 117.877, 193.07, 316.228, 517.947, 848.343, 1389.495,
+    2275.846, 3727.594, 6105.402, 10_000.0,
+];
 
 /// One counter.
 #[derive(Debug, Default)]
@@ -68,4 +76,16 @@ pub struct SignalStats {
     pub encode_failures: Counter,
     /// Calls of the server API.
     pub calls: CallStats,
+    /// Time from the request of a client that joins until its socket opens.
+    pub join_latency: JoinLatency,
+}
+
+/// Milliseconds.
+#[derive(Debug)]
+pub struct JoinLatency(pub Histogram);
+
+impl Default for JoinLatency {
+    fn default() -> Self {
+        Self(Histogram::new(JOIN_MS))
+    }
 }

@@ -234,4 +234,12 @@ async fn a_refreshed_token_is_signed_with_the_key_that_let_the_client_in() {
     assert_eq!(verified.claims.participant_kind(), Kind::Sip);
     assert_eq!(verified.claims.attributes, claims.attributes);
     assert_eq!(verified.claims.video.expect("a grant").to_grants(), claims.grants);
+
+    let room = Some(proto::Room { name: "elsewhere".into(), ..Default::default() });
+    let moved = proto::RoomMovedResponse { room: room.clone(), ..Default::default() };
+    let moved = SessionOutput::RoomMoved(Box::new((claims, moved)));
+    joined.responses.send(moved).await.expect("open");
+    let Response::RoomMoved(moved) = receive(&mut socket).await else { panic!("not moved") };
+    assert_eq!(moved.room, room);
+    assert!(verify(&moved.token, &ApiKeys::new([(KEY, SECRET)]), now).is_ok());
 }

@@ -300,10 +300,13 @@ async def test_move_participant(server, room):
         async with joined(server, room, "alice") as alice, joined(server, room, "bob") as bob:
             left = asyncio.Event()
             bob.on("participant_disconnected", lambda participant: left.set())
+            told = asyncio.Event()
+            alice.on("moved", lambda *_: told.set())
             await publish_tone(alice)
             request = api.MoveParticipantRequest(room=room, identity="alice", destination_room=other)
             await lk.room.move_participant(request)
             await asyncio.wait_for(left.wait(), 10)
+            await asyncio.wait_for(told.wait(), 10)
             who = api.RoomParticipantIdentity(room=other, identity="alice")
 
             async def arrived():

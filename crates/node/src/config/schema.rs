@@ -126,8 +126,9 @@ const DEPRECATED: Support = NoEffect("LiveKit dropped it");
 const SINGLE_NODE: Support = NoEffect("it tunes traffic between nodes, and this node runs alone");
 const RESOURCE_QUEUES: Support =
     NoEffect("webhooks wait in a queue per room: `webhook.resource_url_notifier` bounds it");
-const RECONNECT_ON_ERROR: Support =
-    NotYet("forcing clients to reconnect on this error is not available yet: set it to false");
+const DATA_QUEUES: Support = NoEffect(
+    "what waits for a slow receiver waits in a bounded queue of its own, and nobody waits for it",
+);
 const INGRESS: Support = NoEffect("there is no ingress service; its calls say so, and WHIP works");
 const REPORTING: Support = NoEffect("Sluice reports through Prometheus only");
 
@@ -244,9 +245,9 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("rtc.reconnect_on_publication_error", Bool, B(false), Honoured),
     key("rtc.reconnect_on_subscription_error", Bool, B(false), Honoured),
-    key("rtc.reconnect_on_data_channel_error", Bool, B(false), RECONNECT_ON_ERROR),
+    key("rtc.reconnect_on_data_channel_error", Bool, B(false), DATA_QUEUES),
     key("rtc.data_channel_max_buffered_amount", Uint, Unset, DEPRECATED),
-    key("rtc.datachannel_slow_threshold", Uint, Unset, NotYet("set it to 0")),
+    key("rtc.datachannel_slow_threshold", Uint, Unset, DATA_QUEUES),
     key("rtc.datachannel_lossy_target_latency", Duration, Unset, Honoured),
     key("rtc.datachannel_data_track_target_latency", Duration, T("100ms"), Honoured),
     key("rtc.forward_stats.summary_interval", Duration, Unset, REPORTING),

@@ -3,6 +3,7 @@
 //! nothing is counted here.
 
 mod exposition;
+mod livekit;
 mod process;
 mod services;
 
@@ -55,7 +56,9 @@ impl Metrics {
         let tracks = self.rooms.track_counts().await;
         session_samples(&mut page, self.rooms.telemetry(), &self.signal, tracks);
         livekit_counters(&mut page, &stats.total());
-        signal_samples(&mut page, &self.signal);
+        signal_samples(&mut page, &self.signal, self.rooms.telemetry(), &self.engine);
+        livekit::call_samples(&mut page, &self.signal.calls);
+        livekit::path_samples(&mut page, self.engine.paths());
         worker_samples(&mut page, &stats);
         services::http_samples(&mut page, &self.http);
         services::webhook_samples(&mut page, &self.webhooks);
@@ -153,37 +156,49 @@ fn session_samples(
     };
     let started = "Time from the join to connected media";
     histogram("livekit_room_duration_seconds", "Duration of ended rooms", &telemetry.room_seconds);
+    let opened = "Time from the request of a client until its socket opens";
+    histogram("livekit_session_join_latency_ms", opened, &signal.join_latency.0);
     histogram("livekit_session_start_time_ms", started, &telemetry.start_ms);
     histogram("livekit_session_duration_ms", "Duration of ended sessions", &telemetry.session_ms);
     page.family("livekit_participant_join_total", Kind::Counter, "Joins by how far they came");
-    for (state, count) in [
-        ("signal_connected", signal.sockets_opened.get()),
-        ("signal_failed", signal.joins_refused.get()),
-        ("signal_upgrade_failed", signal.upgrades_failed.get()),
-        ("rtc_active", telemetry.participants_joined()),
-        ("rtc_canceled", telemetry.participants_aborted()),
+    for (state, warp, count) in [
+        ("signal_connected", "", signal.sockets_opened.get()),
+        ("signal_failed", "", signal.joins_refused.get()),
+        ("signal_upgrade_failed", "", signal.upgrades_failed.get()),
+        ("rtc_init", "", telemetry.participants_welcomed()),
+        ("rtc_connected", "", telemetry.participants_welcomed()),
+        ("rtc_active", "false", telemetry.participants_joined()),
+        ("rtc_success", "false", telemetry.participants_joined()),
+        ("rtc_canceled", "false", telemetry.participants_aborted()),
     ] {
-        page.sample(&[("state", state), ("warp", "false")], count);
+        page.sample(&[("state", state), ("warp", warp)], count);
     }
     page.family("livekit_connection_total", Kind::Gauge, "Signal sockets open now");
     page.sample(&[("kind", "signal")], signal.sockets_open.get());
-    let mut by_kind = |name: &str, kind: Kind, help: &str, values: ByKind, state: Option<&str>| {
-        page.family(name, kind, help);
+    for (name, help, values) in [
+        ("livekit_track_published_total", "Tracks published now", published),
+        ("livekit_track_subscribed_total", "Subscriptions now", subscribed),
+    ] {
+        page.family(name, Kind::Gauge, help);
         for (kind, value) in KINDS.into_iter().zip(values) {
-            match state {
-                Some(state) => page.sample(&[("kind", kind), ("state", state)], value),
-                None => page.sample(&[("kind", kind)], value),
-            }
+            page.sample(&[("kind", kind)], value);
         }
-    };
-    by_kind("livekit_track_published_total", Kind::Gauge, "Tracks published now", published, None);
-    by_kind("livekit_track_subscribed_total", Kind::Gauge, "Subscriptions now", subscribed, None);
-    let success = Some("success");
-    let tracks = telemetry.tracks_published();
-    by_kind("livekit_track_publish_counter", Kind::Counter, "Tracks published", tracks, success);
-    let subscriptions: u64 = telemetry.tracks_subscribed().iter().sum();
-    page.family("livekit_track_subscribe_counter", Kind::Counter, "Subscriptions that flowed");
-    page.sample(&[("state", "success"), ("error", "")], subscriptions);
+    }
+    page.family("livekit_track_publish_counter", Kind::Counter, "Tracks by how far they came");
+    let states =
+        [("attempt", telemetry.tracks_announced()), ("success", telemetry.tracks_published())];
+    for (state, values) in states {
+        for (kind, value) in KINDS.into_iter().zip(values) {
+            page.sample(&[("kind", kind), ("state", state)], value);
+        }
+    }
+    let flowed: u64 = telemetry.tracks_subscribed().iter().sum();
+    let failed = telemetry.subscriptions_failed();
+    let name = "livekit_track_subscribe_counter";
+    page.family(name, Kind::Counter, "Subscriptions by what became of them");
+    for (state, count) in [("attempt", flowed + failed), ("success", flowed), ("failure", failed)] {
+        page.sample(&[("state", state), ("error", "")], count);
+    }
 }
 
 /// What LiveKit counts under these names as well.
@@ -207,7 +222,9 @@ fn livekit_counters(page: &mut Exposition, total: &WorkerStats) {
     }
     for (name, help, incoming, outgoing) in [
         ("livekit_nack_total", "Packets asked for again", total.nacks_in, total.nacks_out),
-        ("livekit_pli_total", "Key frames asked for", total.plis_in, total.plis_out),
+        ("livekit_pli_total", "Key frames asked for by PLI", total.plis_in, total.plis_out),
+        // We ask by PLI only.
+        ("livekit_fir_total", "Key frames asked for by FIR", total.firs_in, 0),
     ] {
         page.family(name, Kind::Counter, help);
         page.sample(&[("direction", "incoming")], incoming);
@@ -216,22 +233,38 @@ fn livekit_counters(page: &mut Exposition, total: &WorkerStats) {
 }
 
 /// Signal sockets: what LiveKit counts as messages and operations, and why ours closed.
-fn signal_samples(page: &mut Exposition, stats: &SignalStats) {
+fn signal_samples(
+    page: &mut Exposition,
+    stats: &SignalStats,
+    telemetry: &Telemetry,
+    engine: &Engine,
+) {
     page.family("livekit_node_messages", Kind::Counter, "Signal messages");
-    for (direction, count) in
-        [("incoming", stats.messages_received.get()), ("outgoing", stats.messages_sent.get())]
-    {
-        let labels = [("type", "rtc"), ("status", "success"), ("direction", direction)];
-        page.sample(&labels, count);
-    }
-    page.family("livekit_node_service_operation", Kind::Counter, "Operations of the signal server");
-    for (status, error, count) in [
-        ("success", "", stats.sockets_opened.get()),
-        ("error", "refused", stats.joins_refused.get()),
-        ("error", "upgrade", stats.upgrades_failed.get()),
-        ("error", "token", stats.tokens_refused.get()),
+    let malformed = stats.closed_malformed.get() + stats.closed_oversize.get();
+    let unsent = stats.closed_overflow.get() + stats.closed_stalled.get();
+    for (status, direction, count) in [
+        ("success", "request", stats.messages_received.get()),
+        ("failure", "request", malformed),
+        ("success", "response", stats.messages_sent.get()),
+        ("failure", "response", unsent + stats.encode_failures.get()),
     ] {
-        page.sample(&[("type", "signal_ws"), ("status", status), ("error_type", error)], count);
+        page.sample(&[("type", "signal"), ("status", status), ("direction", direction)], count);
+    }
+    page.family("livekit_node_service_operation", Kind::Counter, "Operations by how they ended");
+    let (offers, answers) = telemetry.descriptions();
+    let (connected, failed) = engine.paths().peers();
+    for (operation, status, error, count) in [
+        ("participant_join", "success", "", telemetry.participants_welcomed()),
+        ("offer", "success", "", offers),
+        ("answer", "success", "", answers),
+        ("peer_connection", "success", "", connected),
+        ("peer_connection", "error", "failed", failed),
+        ("signal_ws", "success", "", stats.sockets_opened.get()),
+        ("signal_ws", "error", "refused", stats.joins_refused.get()),
+        ("signal_ws", "error", "upgrade", stats.upgrades_failed.get()),
+        ("signal_ws", "error", "token", stats.tokens_refused.get()),
+    ] {
+        page.sample(&[("type", operation), ("status", status), ("error_type", error)], count);
     }
     for (kind, created) in [("whip", &stats.whip_created), ("whep", &stats.whep_created)] {
         let labels = [("type", kind), ("status", "success"), ("error_type", "")];

@@ -4,7 +4,7 @@
 //! clients see most failures as an HTTP status with a text, which they act on.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -69,6 +69,7 @@ pub(crate) async fn connect<H: SessionHost>(
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
+    let begun = Instant::now();
     let Ok(upgrade) = upgrade else { return StatusCode::NOT_FOUND.into_response() };
     let peer = peer.map(|Extension(ConnectInfo(peer))| peer);
     let started = match check(&shared, version, &caller, &headers, peer, &uri, false) {
@@ -84,6 +85,7 @@ pub(crate) async fn connect<H: SessionHost>(
         }
     };
     let stats = shared.stats().clone();
+    stats.join_latency.0.observe(begun.elapsed().as_secs_f64() * 1000.0);
     let max_read = shared.max_message_size().saturating_mul(READ_FACTOR);
     upgrade
         .max_message_size(max_read)
@@ -147,7 +149,7 @@ async fn first_message<H: SessionHost>(
         match session.responses.next().await {
             Some(SessionOutput::Message(response)) => return Ok(response),
             // Nothing may precede the first message; a token can wait for its next turn.
-            Some(SessionOutput::RefreshToken(_)) => {}
+            Some(SessionOutput::RefreshToken(_) | SessionOutput::RoomMoved(_)) => {}
             Some(SessionOutput::Close(_)) | None => {
                 return Err(HttpError::internal("connection closed by media"));
             }

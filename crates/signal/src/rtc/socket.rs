@@ -18,7 +18,7 @@ use futures_util::{SinkExt, StreamExt};
 use sluice_control::{CloseReason, SessionOutput, SharedResponse, TokenClaims};
 use sluice_proto::signal_request::Message as Request;
 use sluice_proto::signal_response::Message as Response;
-use sluice_proto::{Pong, SignalRequest};
+use sluice_proto::{Pong, RoomMovedResponse, SignalRequest};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
@@ -257,7 +257,16 @@ impl<H: SessionHost> Writer<H> {
                 *said_leave = is_leave(&response);
                 self.respond(&response).await
             }
-            Some(SessionOutput::RefreshToken(claims)) => self.refresh(&claims).await,
+            Some(SessionOutput::RefreshToken(claims)) => {
+                self.with_token(&claims, Response::RefreshToken).await
+            }
+            Some(SessionOutput::RoomMoved(moved)) => {
+                let (claims, moved) = *moved;
+                self.with_token(&claims, |token| {
+                    Response::RoomMoved(RoomMovedResponse { token, ..moved })
+                })
+                .await
+            }
             Some(SessionOutput::Close(reason)) => {
                 ControlFlow::Break(Some(self.close_code(reason, *said_leave)))
             }
@@ -288,7 +297,7 @@ impl<H: SessionHost> Writer<H> {
                     }
                 }
                 // Of no use any more.
-                Some(SessionOutput::RefreshToken(_)) => {}
+                Some(SessionOutput::RefreshToken(_) | SessionOutput::RoomMoved(_)) => {}
                 Some(SessionOutput::Close(_)) | None => return,
             }
         }
@@ -309,10 +318,15 @@ impl<H: SessionHost> Writer<H> {
         }
     }
 
-    async fn refresh(&mut self, claims: &TokenClaims) -> Step {
+    /// Sends a message that carries a new token.
+    async fn with_token(
+        &mut self,
+        claims: &TokenClaims,
+        message: impl FnOnce(String) -> Response,
+    ) -> Step {
         let (keys, claims) = (self.shared.keys(), refreshed(claims));
         match mint(keys, &self.api_key, &claims, REFRESH_TOKEN_TTL, unix_time()) {
-            Ok(token) => self.respond(&SharedResponse::new(Response::RefreshToken(token))).await,
+            Ok(token) => self.respond(&SharedResponse::new(message(token))).await,
             Err(error) => {
                 tracing::warn!(%error, "cannot refresh a token");
                 ControlFlow::Continue(())
