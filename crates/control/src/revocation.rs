@@ -3,6 +3,7 @@
 //! for one: then they outlive the process.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -149,7 +150,9 @@ impl Revocations {
             .collect();
         entries.sort_by_key(|(order, _)| *order);
         let beside = path.with_extension("new");
-        let mut file = std::fs::File::create(&beside)?;
+        // Names of participants are nobody else's business.
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         for (_, line) in &entries {
             file.write_all(&written(line)?)?;
         }

@@ -191,9 +191,9 @@ fn place_state(document: &mut Document, environment: &Environment) -> Result<(),
 
 fn set_if_unset(document: &mut Document, path: &str, text: &str) -> Result<(), ConfigError> {
     match schema::find(path) {
-        Some(key) if !text.is_empty() && document.text(path).is_empty() => document
-            .set_text(key, text)
-            .map_err(|problem| ConfigError::Problems(vec![problem])),
+        Some(key) if !text.is_empty() && document.text(path).is_empty() => {
+            document.set_text(key, text).map_err(|problem| ConfigError::Problems(vec![problem]))
+        }
         _ => Ok(()),
     }
 }
