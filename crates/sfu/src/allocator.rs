@@ -41,6 +41,11 @@ const UPGRADE_HOLD: Duration = Duration::from_millis(1_500);
 const HELD_MARGIN: f64 = 1.2;
 const MAX_UPGRADE_HOLD: Duration = Duration::from_secs(24);
 const FLAP_WINDOW: Duration = Duration::from_secs(8);
+/// What a step upwards may cost beyond what the path was lately seen to carry.
+const UNPROVEN_MARGIN: f64 = 1.05;
+/// Without a proof for this long the estimate is believed after all: what cannot be probed must not
+/// stay small for ever.
+const PROOF_PATIENCE: Duration = Duration::from_secs(4);
 /// Share of the estimate that must stay free for a stream to go without any limit.
 const AMPLE: f64 = 1.3;
 /// Steps per round: of priority 0 and 1, and at most.
@@ -138,6 +143,9 @@ pub struct Allocator<K> {
     streams: Vec<Stream<K>>,
     estimate_bps: Option<u64>,
     usable_bps: Option<u64>,
+    proven_bps: Option<u64>,
+    /// What a step upwards would cost that waits for a proof, and since when.
+    unproven: Option<(Instant, u64)>,
     allocated_for_bps: u64,
     changed: bool,
     next: Option<Instant>,
@@ -151,6 +159,8 @@ impl<K: Copy + Eq> Allocator<K> {
             streams: Vec::new(),
             estimate_bps: None,
             usable_bps: None,
+            proven_bps: None,
+            unproven: None,
             allocated_for_bps: 0,
             changed: false,
             next: None,
@@ -211,6 +221,20 @@ impl<K: Copy + Eq> Allocator<K> {
         self.usable_bps = estimate.map(|(_, usable)| usable);
     }
 
+    /// Takes what the path was lately seen to carry, bits per second; `None`: that is not known, the
+    /// estimate has to be believed. A stream that flows, or was limited before, goes up only within
+    /// it.
+    pub fn set_proven(&mut self, proven_bps: Option<u64>) {
+        self.proven_bps = proven_bps;
+        let waits_for = self.unproven.map(|(_, bps)| bps);
+        self.changed |= waits_for.is_some_and(|bps| proven_bps.is_none_or(|p| covers(p, bps)));
+    }
+
+    /// The rate that has to be proven before streams can go up, bits per second.
+    pub fn unproven_bps(&self) -> Option<u64> {
+        self.unproven.map(|(_, bps)| bps)
+    }
+
     /// What would be sent if everything fitted, bits per second: for the estimator.
     pub fn desired_bps(&self) -> u64 {
         self.streams.iter().map(|stream| stream.top_bps()).sum()
@@ -242,7 +266,7 @@ impl<K: Copy + Eq> Allocator<K> {
         self.streams.iter_mut().for_each(Stream::list_steps);
         match self.usable_bps {
             None => self.streams.iter_mut().for_each(|stream| stream.next = stream.len),
-            Some(estimate) => self.divide(now, estimate),
+            Some(estimate) => self.divide_within_proof(now, estimate),
         }
         let total: u64 = self.streams.iter().map(|stream| stream.cost(stream.next)).sum();
         let ample = self.estimate_bps.is_none_or(|bps| bps as f64 >= AMPLE * total as f64);
@@ -267,11 +291,28 @@ impl<K: Copy + Eq> Allocator<K> {
         moved || (self.allocated_bps() as f64 > estimate * KEEP_MARGIN && estimate < before)
     }
 
-    fn divide(&mut self, now: Instant, usable: u64) {
+    /// Divides; if streams would go up beyond what is proven, once more without that.
+    fn divide_within_proof(&mut self, now: Instant, usable: u64) {
+        self.divide(now, usable, true);
+        let total: u64 = self.streams.iter().map(|stream| stream.cost(stream.next)).sum();
+        let proven = self.proven_bps.is_none_or(|proven| covers(proven, total));
+        if proven || !self.streams.iter().any(Stream::must_be_proven) {
+            self.unproven = None;
+            return;
+        }
+        let (since, _) = *self.unproven.insert((self.unproven.map_or(now, |(at, _)| at), total));
+        if now < since + PROOF_PATIENCE {
+            self.divide(now, usable, false);
+        } else {
+            self.unproven = None;
+        }
+    }
+
+    fn divide(&mut self, now: Instant, usable: u64, upwards: bool) {
         let audio = self.streams.iter().filter(|s| s.demand.kind == StreamKind::Audio);
         let audio: u64 = audio.map(|stream| stream.cost(stream.len)).sum();
         let video = usable.saturating_sub(audio) as f64;
-        let mut left = Budget { bps: video, slack: video * (KEEP_MARGIN - 1.0) };
+        let mut left = Budget { bps: video, slack: video * (KEEP_MARGIN - 1.0), upwards };
         for stream in &mut self.streams {
             let is_audio = stream.demand.kind == StreamKind::Audio;
             stream.next = if is_audio { stream.len } else { 0 };
@@ -309,6 +350,8 @@ struct Budget {
     bps: f64,
     /// What may be overdrawn for what a stream already has.
     slack: f64,
+    /// Whether streams may go up.
+    upwards: bool,
 }
 
 impl Budget {
@@ -325,6 +368,7 @@ impl Budget {
                 true if to == 1 => extra <= LAST_MARGIN * (self.bps + self.slack),
                 true if stream.is_fresh(now) => extra <= FRESH_MARGIN * (self.bps + self.slack),
                 true => extra <= self.bps + self.slack,
+                false if !self.upwards && stream.is_known() && stream.is_above(to) => false,
                 false => stream.margin(now, to).is_some_and(|factor| {
                     let given = stream.cost(stream.given.min(stream.len));
                     let taken = (stream.cost(stream.next) - given) as f64;
@@ -421,8 +465,7 @@ impl<K: Copy> Stream<K> {
     /// The factor with which a step above what is given must fit; `None` if it was taken away too
     /// lately. Temporal layers may come back at any time: they need no key frame.
     fn margin(&self, now: Instant, to: usize) -> Option<f64> {
-        let spatial = |n: usize| (n > 0).then(|| self.steps[n - 1].spatial);
-        if spatial(to) <= spatial(self.given.min(self.len)) {
+        if !self.is_above(to) {
             return Some(UPGRADE_MARGIN);
         }
         if self.lowered.is_some_and(|at| now < at + UPGRADE_HOLD) {
@@ -431,6 +474,23 @@ impl<K: Copy> Stream<K> {
         // Nothing at all is worse than a layer that comes and goes.
         let held = self.given > 0 && self.hold_until.is_some_and(|until| now < until);
         Some(if held { HELD_MARGIN } else { UPGRADE_MARGIN })
+    }
+
+    /// Whether a step has a higher spatial layer than what is given.
+    fn is_above(&self, step: usize) -> bool {
+        let spatial = |n: usize| (n > 0).then(|| self.steps[n - 1].spatial);
+        spatial(step) > spatial(self.given.min(self.len))
+    }
+
+    /// Whether the stream has flowed, or was kept from it; a new one begins with what the estimate
+    /// says.
+    fn is_known(&self) -> bool {
+        self.given > 0 || self.lowered.is_some()
+    }
+
+    /// Whether the division in the making is a step up of the kind that needs a proof.
+    fn must_be_proven(&self) -> bool {
+        !self.is_audio() && self.is_known() && self.is_above(self.next)
     }
 
     /// Whether the stream has gone up so lately that its key frame still weighs on the path.
@@ -504,6 +564,11 @@ impl<K: Copy> Stream<K> {
             self.len += 1;
         }
     }
+}
+
+/// Whether a rate that was proven is enough for a step upwards.
+fn covers(proven_bps: u64, bps: u64) -> bool {
+    bps as f64 <= UNPROVEN_MARGIN * proven_bps as f64
 }
 
 /// Whether two allocations limit alike; urgency is about the moment.

@@ -243,3 +243,45 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_step_up_waits_until_the_path_has_been_seen_to_carry_it() {
+    let mut bench = Bench::new(false, &[camera()]);
+    bench.allocator.set_proven(Some(100_000));
+    bench.at(0, 600_000);
+    assert_eq!(bench.of(0), up_to(1, 3), "a new stream begins with the estimate");
+    bench.at(1_000, 200_000);
+    assert_eq!(bench.of(0), up_to(0, 3));
+    bench.allocator.set_proven(Some(150_000));
+    bench.at(12_000, 800_000);
+    assert_eq!(bench.of(0), up_to(0, 3));
+    let wanted = bench.allocator.unproven_bps().expect("it waits for a proof");
+    assert_eq!(wanted, 500_000);
+    bench.allocator.set_proven(Some(wanted * 9 / 10));
+    bench.at(12_300, 800_000);
+    assert_eq!(bench.of(0), up_to(0, 3));
+    bench.allocator.set_proven(Some(wanted));
+    bench.at(12_301, 800_000);
+    assert_eq!((bench.of(0), bench.allocator.unproven_bps()), (up_to(1, 3), None));
+}
+
+#[test]
+fn what_cannot_be_proven_is_tried_after_a_while() {
+    let mut bench = Bench::new(false, &[camera()]);
+    bench.at(0, 600_000).at(1_000, 200_000);
+    bench.allocator.set_proven(Some(0));
+    bench.at(12_000, 800_000).at(15_900, 800_000);
+    assert_eq!(bench.of(0), up_to(0, 3));
+    bench.at(16_200, 800_000);
+    assert_eq!(bench.of(0), up_to(1, 3));
+}
+
+#[test]
+fn temporal_layers_need_no_proof() {
+    let mut bench = Bench::new(false, &[camera()]);
+    bench.at(0, 600_000).at(1_000, 380_000);
+    assert_eq!(bench.of(0), up_to(1, 1));
+    bench.allocator.set_proven(Some(0));
+    bench.at(4_000, 600_000);
+    assert_eq!(bench.of(0), up_to(1, 3));
+}

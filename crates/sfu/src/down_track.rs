@@ -40,6 +40,10 @@ const MAX_REFUSED_SWITCHES: u8 = 3;
 /// crossed it, or it is the key frame itself whose losses must be repaired.
 const NACK_SILENCE: Duration = Duration::from_secs(1);
 
+/// A packet younger than this may still wait in the pacer: a copy of it that arrives before it makes
+/// the receiver ask for everything in between.
+const PADDING_AGE: Duration = crate::pacer::MAX_WAIT;
+
 /// Packets sent last among which one is looked for to pad with.
 const PADDING_CANDIDATES: usize = 16;
 
@@ -147,7 +151,8 @@ pub struct NackCounters {
     pub resent: u64,
     /// Sent for the first time, into a place that was left open.
     pub filled: u64,
-    /// Ignored: asked for again too early, or while a key frame is on its way.
+    /// Ignored: asked for again too early, while a key frame is on its way, or of a layer that was
+    /// left for want of bandwidth.
     pub suppressed: u64,
     /// Ignored: sent as often as allowed already.
     pub exhausted: u64,
@@ -193,6 +198,11 @@ pub struct DownTrack {
     refused_switches: u8,
     key_frame_asked: Option<Instant>,
     silent_until: Option<Instant>,
+    /// A higher layer was left at once, for want of bandwidth: the next start makes what was sent
+    /// before it worthless.
+    left_urgently: bool,
+    /// Numbers below this are not worth sending again.
+    worthless_below: u64,
     key_frame_sent: Option<Instant>,
     packets: u64,
     octets: u64,
@@ -231,6 +241,8 @@ impl DownTrack {
             refused_switches: 0,
             key_frame_asked: None,
             silent_until: None,
+            left_urgently: false,
+            worthless_below: 0,
             key_frame_sent: None,
             packets: 0,
             octets: 0,
@@ -300,11 +312,16 @@ impl DownTrack {
     }
 
     /// Something for the RTX stream that the receiver can do without, to fill a probe: the newest
-    /// packet it was sent that has at least `min_len` bytes of payload, once more. `None` if there is
+    /// packet that it has for certain and that has at least `min_len` bytes of payload, once more. `None` if there is
     /// no such packet; then [`padding_seq`](Self::padding_seq) numbers a packet of padding only.
-    pub fn padding<'h>(&mut self, history: &'h TrackHistory, min_len: usize) -> Option<Resend<'h>> {
+    pub fn padding<'h>(
+        &mut self,
+        now: Instant,
+        history: &'h TrackHistory,
+        min_len: usize,
+    ) -> Option<Resend<'h>> {
         self.config.rtx?;
-        let recent = self.sent.newest().take(PADDING_CANDIDATES);
+        let recent = self.sent.newest(now, PADDING_AGE).take(PADDING_CANDIDATES);
         let (packet, sent) = recent
             .filter_map(|sent| Some((history.get(sent.stream, sent.ext_seq)?, sent)))
             .find(|(packet, _)| usize::from(packet.payload.len) >= min_len)?;
@@ -450,6 +467,9 @@ impl DownTrack {
         }
         let rewrite = self.rewrite_payload(packet)?;
         let target = self.seq.forward(packet.ext_seq).ok_or(DropReason::NoGap)?;
+        if packet.starts_key_frame() && std::mem::take(&mut self.left_urgently) {
+            self.worthless_below = target;
+        }
         let timestamp = self.ts.map(now, packet.timestamp);
         let Form { marker, active_targets } = self.selector.form(packet);
         self.packets += 1;
@@ -538,6 +558,10 @@ impl DownTrack {
             return None;
         }
         let target = self.seq.unwrap_target(seq);
+        if target < self.worthless_below {
+            self.nacks.suppressed += 1;
+            return None;
+        }
         let sent = match self.sent.check(now, target, self.feedback.rtt) {
             Ok(sent) => sent,
             Err(refusal) => {
@@ -614,6 +638,7 @@ impl DownTrack {
         let above = self.current_layer().is_some_and(|current| current > goal.spatial);
         if urgent && above && !self.selector.can_step_down(&goal) {
             self.selector.stop(now);
+            self.left_urgently = true;
         }
         // A new wish is asked for at once, not after the interval of the old one.
         self.key_frame_asked = None;

@@ -404,3 +404,33 @@ fn an_idle_subscription_is_small() {
     let size = size_of::<MediaPacket>();
     assert!(size <= 160, "{size} bytes");
 }
+
+#[test]
+fn padding_repeats_only_what_can_no_longer_wait_in_the_pacer() {
+    let mut f = Fixture::new(Codec::H264);
+    f.put(0, &key(2, 100, 0));
+    f.put(100, &delta(2, 101, 9_000));
+    let pad = |f: &mut Fixture, at| {
+        let resend = f.down.padding(f.t0 + ms(at), &f.history, 1);
+        resend.map(|resend| (resend.packet.ext_seq, resend.rtx_seq))
+    };
+    let wait = PADDING_AGE.as_millis() as u64;
+    assert_eq!(pad(&mut f, wait - 1), None);
+    assert_eq!(pad(&mut f, wait), Some((100, Some(RTX_FIRST))));
+    assert_eq!(pad(&mut f, wait + 100), Some((101, Some(RTX_FIRST.wrapping_add(1)))));
+}
+
+#[test]
+fn what_was_lost_of_a_layer_left_for_want_of_bandwidth_is_not_sent_again() {
+    let mut f = Fixture::new(Codec::H264);
+    f.source_report(2, 0, 0, 0);
+    f.source_report(0, 0, 0, 0);
+    let old = f.seq(0, &key(2, 100, 0)).expect("starts");
+    let allocation = Allocation::UpTo { spatial: 0, temporal: 3, urgent: true };
+    f.down.set_allocation(f.t0 + ms(40), allocation);
+    assert_eq!(f.nack(50, &[old]).len(), 1, "the lower layer has not begun");
+    let first = f.seq(200, &key(0, 500, 18_000)).expect("starts");
+    let second = f.seq(240, &delta(0, 501, 21_600)).expect("goes on");
+    let resent: Vec<u16> = f.nack(400, &[old, first, second]).iter().map(|r| r.0).collect();
+    assert_eq!(resent, [first, second]);
+}

@@ -23,7 +23,7 @@ const BURST_BYTES: (f64, f64) = (4_800.0, 63_000.0);
 /// Packets that wait at most, and how long: a frame later than this is worth less than its
 /// smoothness.
 const MAX_QUEUED: usize = 256;
-const MAX_WAIT: Duration = Duration::from_millis(250);
+pub(crate) const MAX_WAIT: Duration = Duration::from_millis(250);
 /// Share of the usable rate for retransmissions, and how much of it may come at once: a receiver
 /// behind an overflowing queue asks for everything again, which keeps the queue full.
 const RETRANSMISSION_SHARE: f64 = 0.3;

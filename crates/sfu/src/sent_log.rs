@@ -18,8 +18,9 @@ const MIN_AGE_MS: u32 = 2_000;
 /// loss, which freezes a receiver every few minutes; what all of them may cost has its own budget.
 const MAX_RESENDS: u8 = 6;
 
-/// Repeated requests within this time are ignored, or within two round trips if that is shorter
-/// (LiveKit `sequencer.go`).
+/// Repeated requests within this time are ignored, or within a round trip if that is shorter: by then
+/// an answer may have been lost. LiveKit's two round trips (`sequencer.go`) ignore every other request
+/// of a client, which leaves a packet that is lost twice too few attempts.
 const MAX_REPEAT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Bytes at the start of a payload that a receiver gets in place of the source's.
@@ -153,7 +154,7 @@ impl SentLog {
         let now_ms = self.clock(now);
         let entry = self.entries[self.index(target as u32)];
         let entry = entry.filter(|e| e.target == target as u32).ok_or(Refusal::Unknown)?;
-        let interval = rtt.map_or(MAX_REPEAT_INTERVAL, |rtt| MAX_REPEAT_INTERVAL.min(rtt * 2));
+        let interval = rtt.map_or(MAX_REPEAT_INTERVAL, |rtt| MAX_REPEAT_INTERVAL.min(rtt));
         let since_ms = u128::from(now_ms.wrapping_sub(entry.sent_ms));
         if entry.resends > 0 && since_ms < interval.as_millis() {
             return Err(Refusal::Repeated);
@@ -174,13 +175,17 @@ impl SentLog {
         }
     }
 
-    /// The packets sent last, newest first; for padding, which repeats what the receiver has.
-    pub fn newest(&self) -> impl Iterator<Item = SentPacket> {
+    /// The packets sent last but not within `age`, newest first; for padding, which repeats what the
+    /// receiver has.
+    pub fn newest(&mut self, now: Instant, age: Duration) -> impl Iterator<Item = SentPacket> {
+        let now_ms = self.clock(now);
+        let log = &*self;
         let targets =
-            (0..self.entries.len() as u64).map_while(|n| self.newest_target.checked_sub(n));
-        targets.filter_map(|target| {
-            let entry = self.entries[self.index(target as u32)]?;
-            (entry.target == target as u32).then(|| self.sent(target, &entry))
+            (0..log.entries.len() as u64).map_while(move |n| log.newest_target.checked_sub(n));
+        targets.filter_map(move |target| {
+            let entry = log.entries[log.index(target as u32)]?;
+            let old = u128::from(now_ms.saturating_sub(entry.sent_ms)) >= age.as_millis();
+            (entry.target == target as u32 && old).then(|| log.sent(target, &entry))
         })
     }
 
@@ -268,9 +273,9 @@ mod tests {
     }
 
     #[test]
-    fn repeats_are_ignored_for_100_ms_or_two_round_trips() {
+    fn repeats_are_ignored_for_100_ms_or_a_round_trip() {
         let t0 = epoch();
-        for (rtt, interval) in [(None, 100), (Some(ms(300)), 100), (Some(ms(20)), 40)] {
+        for (rtt, interval) in [(None, 100), (Some(ms(300)), 100), (Some(ms(20)), 20)] {
             let mut log = SentLog::default();
             log.push(t0, packet(5));
             assert!(request(&mut log, t0, 5, rtt).is_ok());

@@ -181,7 +181,7 @@ impl Congestion {
         let history = load.feeds.get(down.feed).map(|feed| &feed.history);
         let repeated = history
             .filter(|_| bytes > MAX_PADDING_ONLY)
-            .and_then(|history| down.track.padding(history, bytes * 3 / 4));
+            .and_then(|history| down.track.padding(now, history, bytes * 3 / 4));
         if let Some(Resend { packet, forwarded: form, rtx_seq }) = repeated {
             let egress = Egress { packet: 0, down: key, form, rtx_seq, pace: Pace::Urgent };
             let held = Held { packet: packet.clone(), egress };
@@ -242,15 +242,22 @@ impl Congestion {
     }
 
     /// Lets estimator, allocator and pacer agree; appends what changes for the streams.
-    fn settle(&mut self, now: Instant, changes: &mut Vec<Change<DownKey>>) {
+    fn settle(&mut self, now: Instant, has_rtx: bool, changes: &mut Vec<Change<DownKey>>) {
         self.estimator.handle_timeout(now);
         let estimate = self.estimate(now);
         let (whole, usable) = estimate.unwrap_or((self.config.max_bps, self.config.max_bps));
         self.pacer.set_rates(now, whole, usable);
         self.allocator.set_allow_pause(self.config.allow_pause && now >= self.since + PAUSE_GRACE);
         self.allocator.set_estimate(estimate);
+        // Without RTX nothing can be proven; the estimate has to be believed.
+        let heard = has_rtx && !self.is_unknown(now);
+        let proven = self.estimator.proven_bps(now).filter(|_| heard);
+        self.allocator.set_proven(proven);
         self.allocator.allocate(now, |change| changes.push(change));
         self.estimator.set_desired(now, self.allocator.desired_bps());
+        if let Some(bps) = self.allocator.unproven_bps() {
+            self.estimator.prove(now, bps);
+        }
     }
 
     /// Moves new probes to the pacer. Without an RTX stream there is nothing to probe with.
@@ -394,9 +401,9 @@ impl Core {
             });
         }
         let mut changes = std::mem::take(&mut self.allocation_changes);
-        congestion.settle(now, &mut changes);
         let mut downs = state.downs.iter().filter_map(|key| self.downs.get(*key));
         let has_rtx = downs.any(|down| down.wire.rtx.is_some());
+        congestion.settle(now, has_rtx, &mut changes);
         congestion.start_probes(now, has_rtx, &mut self.stats);
         congestion.count(&mut self.stats);
         let is_due = congestion.pacer.poll_timeout().is_some_and(|at| at <= now);

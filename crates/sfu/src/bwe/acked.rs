@@ -20,6 +20,9 @@ const MIN_PACKETS: usize = 20;
 const MAX_PACKETS: usize = 1_024;
 /// Packets before there is a rate (libwebrtc `required_packets`).
 const REQUIRED: usize = 10;
+/// The same behind a standing queue, out of which packets come as the path lets them: a slow path that
+/// is flooded from the first packet on must not wait for more.
+const REQUIRED_OF_QUEUE: usize = 5;
 
 #[derive(Debug, Clone, Copy)]
 struct Acked {
@@ -28,12 +31,12 @@ struct Acked {
     size: u32,
 }
 
-/// What arrives, bits per second.
+/// What arrives, bits per second; `None` until enough packets arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AckedRates {
     /// The higher of the whole window and of its newest part, which tells sooner that a larger
     /// layer has begun.
-    pub current_bps: u64,
+    pub current_bps: Option<u64>,
     /// What a full path delivers: the lower of the two. Only while a queue stands.
     pub bottleneck_bps: Option<u64>,
 }
@@ -68,15 +71,15 @@ impl AckedBitrate {
         self.forget();
     }
 
-    /// Bits per second; `None` until enough packets arrived.
-    pub fn rates(&self) -> Option<AckedRates> {
+    /// Bits per second, as far as they are known.
+    pub fn rates(&self) -> AckedRates {
         let (whole, recent) = (self.rate_after(0, MIN_SPAN_US / 4), self.recent_bps());
-        Some(AckedRates {
-            current_bps: whole.max(recent)?,
+        let bottleneck_bps = match whole {
             // Not lower than half: little arrives as well when little was sent.
-            bottleneck_bps: whole
-                .map(|whole| recent.map_or(whole, |recent| recent.clamp(whole / 2, whole))),
-        })
+            Some(whole) => Some(recent.map_or(whole, |recent| recent.clamp(whole / 2, whole))),
+            None => self.rate_of(0, REQUIRED_OF_QUEUE, MIN_SPAN_US / 8),
+        };
+        AckedRates { current_bps: whole.max(recent), bottleneck_bps }
     }
 
     fn recent_bps(&self) -> Option<u64> {
@@ -88,9 +91,14 @@ impl AckedBitrate {
 
     /// The rate of the packets after the first `skip`, over at least `min_span` microseconds.
     fn rate_after(&self, skip: usize, min_span: i64) -> Option<u64> {
+        self.rate_of(skip, REQUIRED, min_span)
+    }
+
+    /// The same of at least `required` packets.
+    fn rate_of(&self, skip: usize, required: usize, min_span: i64) -> Option<u64> {
         let packets = self.packets.iter().skip(skip);
         let (first, last) = (packets.clone().next()?, self.packets.back()?);
-        if self.packets.len() - skip < REQUIRED {
+        if self.packets.len() - skip < required {
             return None;
         }
         let total: u64 = packets.clone().map(|packet| u64::from(packet.size)).sum();
@@ -135,14 +143,14 @@ mod tests {
     fn a_steady_stream_has_its_rate() {
         let mut acked = AckedBitrate::default();
         (0..100).for_each(|i| acked.on_packet(&packet(i * 10, i * 10 + 20)));
-        assert_eq!(acked.rates().map(|rates| rates.current_bps), Some(1_000_000));
+        assert_eq!(acked.rates().current_bps, Some(1_000_000));
     }
 
     #[test]
     fn a_burst_out_of_a_queue_is_not_faster_than_it_was_sent() {
         let mut acked = AckedBitrate::default();
         (0..60).for_each(|i| acked.on_packet(&packet(i * 10, 600 + i)));
-        let rate = acked.rates().map(|rates| rates.current_bps).expect("enough packets");
+        let rate = acked.rates().current_bps.expect("enough packets");
         assert!(rate <= 1_000_000, "{rate}");
     }
 
@@ -150,6 +158,14 @@ mod tests {
     fn a_few_packets_are_no_rate() {
         let mut acked = AckedBitrate::default();
         (0..5).for_each(|i| acked.on_packet(&packet(i, i)));
-        assert_eq!(acked.rates().map(|rates| rates.current_bps), None);
+        assert_eq!(acked.rates().current_bps, None);
+    }
+
+    #[test]
+    fn a_few_packets_out_of_a_queue_are_one() {
+        let mut acked = AckedBitrate::default();
+        (0..6).for_each(|i| acked.on_packet(&packet(i, i * 40)));
+        let AckedRates { current_bps, bottleneck_bps } = acked.rates();
+        assert_eq!((current_bps, bottleneck_bps), (None, Some(250_000)));
     }
 }

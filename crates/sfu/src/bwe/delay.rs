@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::aimd::Aimd;
 use super::history::PacketResult;
 use super::inter_arrival::InterArrival;
+use super::probe_result::ProbeResult;
 use super::standing_queue::StandingQueue;
 use super::trendline::Trendline;
 use super::{BweConfig, NetworkState};
@@ -72,21 +73,21 @@ impl DelayBased {
         }
     }
 
-    /// Moves the estimate. `bottleneck_bps` is what a full path delivers, `probe_bps`
-    /// what a probe measured. Returns whether an overuse has
-    /// just ended.
+    /// Moves the estimate. `bottleneck_bps` is what a full path delivers, `probe` what a probe
+    /// measured. Returns whether an overuse has just ended.
     pub fn update(
         &mut self,
         now: Instant,
         acked_bps: Option<u64>,
         bottleneck_bps: Option<u64>,
-        probe_bps: Option<u64>,
+        probe: Option<ProbeResult>,
     ) -> bool {
         let state = self.trendline.state();
         if std::mem::take(&mut self.must_drain) {
             self.was_over = true;
             self.overuses += 1;
-            let arriving = bottleneck_bps.unwrap_or(self.aimd.bitrate_bps());
+            // Nothing measured yet and too much already.
+            let arriving = bottleneck_bps.unwrap_or(self.aimd.bitrate_bps() / 2);
             let long = self.queue.delay() >= LONG_QUEUE;
             let share = if long { DRAIN_SHARE.1 } else { DRAIN_SHARE.0 };
             let target = (arriving as f64 * share) as u64;
@@ -111,8 +112,10 @@ impl DelayBased {
             }
             return false;
         }
-        match probe_bps {
-            Some(probe_bps) => self.aimd.set_bitrate(now, probe_bps),
+        match probe {
+            // What passed at the rate it was sent is no reason to go down.
+            Some(probe) if probe.fitted && probe.bps <= self.aimd.bitrate_bps() => {}
+            Some(probe) => self.aimd.set_bitrate(now, probe.bps),
             None => self.aimd.update(now, state, acked_bps),
         }
         state == NetworkState::Normal && std::mem::take(&mut self.was_over)
@@ -136,6 +139,11 @@ impl DelayBased {
     /// What the path does.
     pub fn state(&self) -> NetworkState {
         self.trendline.state()
+    }
+
+    /// Whether so much waits in the path that nothing should be added.
+    pub fn is_queue_long(&self) -> bool {
+        self.queue.is_long()
     }
 
     /// Time that packets wait in the path.

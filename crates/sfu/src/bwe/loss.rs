@@ -34,6 +34,8 @@ const PREFERENCE_SMOOTHING: f64 = 0.002;
 /// Beyond this loss the estimate is capped at once, the lower the more is lost.
 const INSTANT_LOSS: f64 = 0.05;
 const INSTANT_BALANCE_BPS: f64 = 100_000.0;
+/// Standard deviations by which a loss must be above that.
+const CONFIDENCE: f64 = 1.6;
 /// Most that the estimate may be above what arrives, normally and after a decrease.
 const RAMP_UP: f64 = 1.5;
 const RAMP_UP_IN_HOLD: f64 = 1.2;
@@ -65,6 +67,7 @@ struct Observation {
     /// Kilobytes.
     lost: f64,
     received: f64,
+    packets: f64,
     sending_bps: f64,
     id: u64,
 }
@@ -73,6 +76,7 @@ struct Observation {
 struct Partial {
     bytes: u64,
     lost: u64,
+    packets: u32,
     from_us: Option<i64>,
 }
 
@@ -141,6 +145,20 @@ impl LossBased {
         (self.state != LossState::DelayBased).then_some(self.model.bandwidth_bps as u64)
     }
 
+    /// Takes what a probe measured, bits per second: what arrived of it, in spite of all loss, fits.
+    pub fn on_probe(&mut self, bitrate_bps: u64) {
+        if self.state != LossState::DelayBased && bitrate_bps as f64 > self.model.bandwidth_bps {
+            self.model.bandwidth_bps = bitrate_bps as f64;
+            self.state = LossState::Increasing;
+        }
+    }
+
+    /// Whether loss has lately forced the estimate down.
+    pub fn is_decreasing(&self, now: Instant) -> bool {
+        let in_hold = self.hold_until.is_some_and(|until| now < until);
+        self.state == LossState::Decreasing && in_hold
+    }
+
     /// Whether loss limits.
     pub fn state(&self) -> LossState {
         self.state
@@ -161,6 +179,15 @@ impl LossBased {
         if all > 0.0 { lost / all } else { 0.0 }
     }
 
+    /// The loss that is beyond chance: so few packets tell a loss of 5 % from one of 10 % only now and
+    /// then.
+    fn certain_loss(&self) -> f64 {
+        let loss = self.average_loss();
+        let packets: f64 = self.weighted().map(|(weight, o)| weight * o.packets).sum();
+        let deviation = (loss * (1.0 - loss) / packets.max(1.0)).sqrt();
+        (loss - CONFIDENCE * deviation).max(0.0)
+    }
+
     /// Counts packets; returns whether that completed an observation.
     fn observe(&mut self, results: &[PacketResult]) -> bool {
         let mut newest = i64::MIN;
@@ -172,6 +199,7 @@ impl LossBased {
                 (Some(_), true) => partial.lost = partial.lost.saturating_sub(size),
                 (arrival, _) => {
                     partial.bytes += size;
+                    partial.packets += 1;
                     partial.lost += if arrival.is_none() { size } else { 0 };
                     let from = partial.from_us.get_or_insert(result.sent_us);
                     *from = (*from).min(result.sent_us);
@@ -184,11 +212,12 @@ impl LossBased {
         if duration < OBSERVATION_US {
             return false;
         }
-        let Partial { bytes, lost, .. } = std::mem::take(&mut self.partial);
+        let Partial { bytes, lost, packets, .. } = std::mem::take(&mut self.partial);
         let lost = lost.min(bytes);
         let observation = Observation {
             lost: lost as f64 / 1_000.0,
             received: (bytes - lost) as f64 / 1_000.0,
+            packets: f64::from(packets),
             sending_bps: bytes as f64 * 8e6 / duration as f64,
             id: self.count,
         };
@@ -263,8 +292,9 @@ impl LossBased {
         if bandwidth > current && loss > best.inherent && self.state != LossState::DelayBased {
             bandwidth = current;
         }
-        if loss > INSTANT_LOSS {
-            let instant = INSTANT_BALANCE_BPS / (loss - INSTANT_LOSS);
+        let certain = self.certain_loss();
+        if certain > INSTANT_LOSS {
+            let instant = INSTANT_BALANCE_BPS / (certain - INSTANT_LOSS);
             // What arrived in spite of it does fit.
             let floor = acked.unwrap_or(0.0).min(current);
             bandwidth = bandwidth.min(instant.max(floor * 0.9));
@@ -368,5 +398,36 @@ mod tests {
     fn much_loss_limits() {
         let loss = run(40, 10, 1_500_000);
         assert!(loss.limit_bps().is_some_and(|bps| bps < 700_000), "{loss:?}");
+    }
+
+    #[test]
+    fn a_probe_that_arrived_raises_what_loss_had_limited() {
+        let mut loss = run(40, 10, 1_500_000);
+        let limit = loss.limit_bps().expect("much loss limits");
+        loss.on_probe(limit / 2);
+        assert_eq!(loss.limit_bps(), Some(limit));
+        loss.on_probe(limit * 2);
+        assert_eq!((loss.limit_bps(), loss.state()), (Some(limit * 2), LossState::Increasing));
+    }
+
+    #[test]
+    fn the_fewer_packets_the_less_a_loss_is_believed() {
+        let mut loss = LossBased::new(1_000_000, 30_000);
+        let results = |packets: u64, lost: u64| -> Vec<PacketResult> {
+            let result = |i: u64| PacketResult {
+                seq: i,
+                sent_us: (i * 300_000 / (packets - 1)) as i64,
+                arrival_us: (i >= lost).then_some(1),
+                size: 1_000,
+                probe: None,
+                was_lost: false,
+            };
+            (0..packets).map(result).collect()
+        };
+        assert!(loss.observe(&results(20, 2)));
+        assert!(loss.average_loss() > 0.09 && loss.certain_loss() < INSTANT_LOSS, "{loss:?}");
+        let mut loss = LossBased::new(1_000_000, 30_000);
+        assert!(loss.observe(&results(1_000, 100)));
+        assert!(loss.certain_loss() > 0.08, "{loss:?}");
     }
 }

@@ -16,6 +16,7 @@ pub mod inter_arrival;
 pub mod loss;
 pub mod probe;
 pub mod probe_result;
+pub mod proof;
 pub mod remb;
 pub mod send_side;
 pub mod standing_queue;
@@ -131,6 +132,16 @@ pub trait BandwidthEstimator: std::fmt::Debug {
 
     /// What the path takes, bits per second.
     fn estimate_bps(&self) -> u64;
+
+    /// What the path was lately seen to carry, bits per second; `None` if that is not known of it, so
+    /// that the estimate has to be believed. For steps upwards, since an estimate can be old.
+    fn proven_bps(&self, _now: Instant) -> Option<u64> {
+        None
+    }
+
+    /// Asks for a probe of a rate, bits per second, that is about to be used. It may take a while, or
+    /// never be sent: at most one is underway, and none while the path is congested.
+    fn prove(&mut self, _now: Instant, _bitrate_bps: u64) {}
 
     /// What may be sent now, bits per second: the estimate, less what a long queue on the path needs
     /// to drain soon. For the allocator and the pacer.

@@ -20,11 +20,11 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Time between probes while we are the limit (libwebrtc `alr_probing_interval`).
 const ALR_INTERVAL: Duration = Duration::from_secs(5);
 /// Time between probes while something is held back; grows by [`BACKOFF`] with every probe that
-/// brings nothing (LiveKit: 3 s, 1.5), up to libwebrtc's interval: a link that has recovered is
-/// found within a few seconds, for half a percent of its capacity.
+/// brings nothing (LiveKit: 3 s, 1.5): a link that has recovered is found within a few seconds, for one
+/// percent of its capacity.
 const DEFICIT_INTERVAL: Duration = Duration::from_secs(2);
 const BACKOFF: f64 = 1.5;
-const MAX_DEFICIT_INTERVAL: Duration = Duration::from_secs(5);
+const MAX_DEFICIT_INTERVAL: Duration = Duration::from_secs(3);
 /// A probe brought something if the estimate rose by this factor.
 const SUCCESS: f64 = 1.15;
 /// An estimate below this share of the one before is a drop worth a probe when it has passed.
@@ -36,6 +36,10 @@ const RECOVERY_WINDOW: Duration = Duration::from_secs(5);
 const MAX_OVER_DESIRED: f64 = 1.5;
 /// With this multiple of what is wanted nothing needs to be probed.
 const ENOUGH: f64 = 1.1;
+/// A rate that is about to be used is probed with this factor, for this long, and so often.
+const VERIFY_STEP: f64 = 1.1;
+const VERIFY_DURATION: Duration = Duration::from_millis(25);
+const VERIFY_INTERVAL: Duration = Duration::from_millis(500);
 /// A cluster is at least this long and this many packets.
 const MIN_DURATION: Duration = Duration::from_millis(15);
 const MIN_PACKETS: u32 = 5;
@@ -132,6 +136,10 @@ impl ProbeController {
             self.interval = DEFICIT_INTERVAL;
         }
         self.last_estimate_bps = estimate;
+        if from_probe && estimate as f64 >= SUCCESS * self.probed_from_bps as f64 {
+            // There was more; there may be more still.
+            self.interval = DEFICIT_INTERVAL;
+        }
         if let State::Waiting { further_bps, since } = self.state {
             if now > since + MAX_WAIT || situation.congested {
                 self.state = State::Done;
@@ -139,6 +147,19 @@ impl ProbeController {
                 let step = if situation.loss_limited { LOSS_LIMITED_STEP } else { STEP };
                 self.probe(now, estimate, step * estimate as f64);
             }
+        }
+    }
+
+    /// Probes for a rate that is about to be used, also below the estimate, which may be stale.
+    pub fn verify(&mut self, now: Instant, situation: &Situation, bitrate_bps: u64) {
+        let lately = self.last_probe.is_some_and(|at| now < at + VERIFY_INTERVAL);
+        let waiting = matches!(self.state, State::Waiting { .. });
+        if lately || waiting || situation.congested {
+            return;
+        }
+        let target = VERIFY_STEP * bitrate_bps as f64;
+        if self.push(now, target.min(self.max_bps as f64) as u64, VERIFY_DURATION) {
+            self.probed_from_bps = situation.estimate_bps;
         }
     }
 
@@ -208,24 +229,30 @@ impl ProbeController {
             self.state = State::Done;
             return;
         }
-        let bitrate_bps = bitrate as u64;
-        let cluster = ProbeCluster {
-            id: self.next_id,
-            bitrate_bps,
-            min_bytes: bitrate_bps * MIN_DURATION.as_millis() as u64 / 8_000,
-            min_packets: MIN_PACKETS,
-            min_duration: MIN_DURATION,
-        };
-        let Some(slot) = self.queue.iter_mut().find(|slot| slot.is_none()) else { return };
-        *slot = Some(cluster);
-        self.next_id = self.next_id.wrapping_add(1);
-        self.last_probe = Some(now);
+        if !self.push(now, bitrate as u64, MIN_DURATION) {
+            return;
+        }
         self.probed_from_bps = estimate_bps;
         self.state = if target < ceiling {
             State::Waiting { further_bps: (FURTHER * bitrate) as u64, since: now }
         } else {
             State::Done
         };
+    }
+
+    /// Queues a cluster; `false` if too many wait.
+    fn push(&mut self, now: Instant, bitrate_bps: u64, min_duration: Duration) -> bool {
+        let Some(slot) = self.queue.iter_mut().find(|slot| slot.is_none()) else { return false };
+        *slot = Some(ProbeCluster {
+            id: self.next_id,
+            bitrate_bps,
+            min_bytes: bitrate_bps * min_duration.as_millis() as u64 / 8_000,
+            min_packets: MIN_PACKETS,
+            min_duration,
+        });
+        self.next_id = self.next_id.wrapping_add(1);
+        self.last_probe = Some(now);
+        true
     }
 }
 
@@ -281,7 +308,21 @@ mod tests {
             controller.on_time(now, &situation(500_000));
             times.extend(rates(&mut controller).iter().map(|_| tenth / 10));
         }
-        assert_eq!(times[..5], [0, 0, 2, 5, 9]);
-        assert!(times.len() < 16, "{times:?}");
+        assert_eq!(times[..6], [0, 0, 2, 5, 8, 11]);
+        assert!(times.len() < 24, "{times:?}");
+    }
+
+    #[test]
+    fn a_rate_about_to_be_used_is_probed_though_the_estimate_is_higher() {
+        let t0 = epoch();
+        let mut controller = ProbeController::new(20_000_000);
+        controller.verify(t0, &situation(1_000_000), 500_000);
+        controller.verify(t0 + Duration::from_millis(100), &situation(1_000_000), 500_000);
+        assert_eq!(rates(&mut controller), [550_000]);
+        let congested = Situation { congested: true, ..situation(1_000_000) };
+        controller.verify(t0 + Duration::from_secs(1), &congested, 500_000);
+        assert_eq!(rates(&mut controller), []);
+        controller.verify(t0 + Duration::from_secs(1), &situation(1_000_000), 500_000);
+        assert_eq!(rates(&mut controller), [550_000]);
     }
 }

@@ -17,6 +17,15 @@ const UTILISATION: f64 = 0.95;
 /// Longest cluster that can be measured, microseconds.
 const MAX_INTERVAL_US: i64 = 1_000_000;
 
+/// What a probe measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProbeResult {
+    /// What the path takes, bits per second.
+    pub bps: u64,
+    /// It passed as fast as it was sent: the path may take more.
+    pub fitted: bool,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     cluster: ProbeCluster,
@@ -50,9 +59,9 @@ impl ProbeResults {
         self.next = (self.next + 1) % MAX_CLUSTERS;
     }
 
-    /// Takes a packet; those outside of probes and lost ones are ignored. Returns the rate measured
-    /// so far, bits per second, once enough of its cluster arrived.
-    pub fn on_packet(&mut self, result: &PacketResult) -> Option<u64> {
+    /// Takes a packet; those outside of probes and lost ones are ignored. Returns what is measured so
+    /// far, once enough of its cluster arrived.
+    pub fn on_packet(&mut self, result: &PacketResult) -> Option<ProbeResult> {
         let (id, arrival) = (result.probe?, result.arrival_us?);
         let seen = self.clusters.iter_mut().flatten().find(|seen| seen.cluster.id == id)?;
         seen.packets += 1;
@@ -66,7 +75,7 @@ impl ProbeResults {
 }
 
 impl Seen {
-    fn measure(&self) -> Option<u64> {
+    fn measure(&self) -> Option<ProbeResult> {
         let enough_packets =
             f64::from(self.packets) >= MIN_RECEIVED * f64::from(self.cluster.min_packets);
         let enough_bytes = self.bytes as f64 >= MIN_RECEIVED * self.cluster.min_bytes as f64;
@@ -85,8 +94,9 @@ impl Seen {
         if arrival_rate > MAX_RATIO * send_rate {
             return None;
         }
-        let full = arrival_rate < FULL_RATIO * send_rate;
-        Some(if full { UTILISATION * arrival_rate } else { arrival_rate.min(send_rate) } as u64)
+        let fitted = arrival_rate >= FULL_RATIO * send_rate;
+        let bps = if fitted { arrival_rate.min(send_rate) } else { UTILISATION * arrival_rate };
+        Some(ProbeResult { bps: bps as u64, fitted })
     }
 }
 
@@ -95,7 +105,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn measured(send_gap_us: i64, arrival_gap_us: i64) -> Option<u64> {
+    fn measured(send_gap_us: i64, arrival_gap_us: i64) -> Option<(u64, bool)> {
         let mut results = ProbeResults::default();
         results.expect(ProbeCluster {
             id: 7,
@@ -116,16 +126,17 @@ mod tests {
                 })
             })
             .last()
+            .map(|result| (result.bps, result.fitted))
     }
 
     #[test]
     fn a_probe_that_fits_has_its_own_rate() {
-        assert_eq!(measured(4_000, 4_000), Some(2_000_000));
+        assert_eq!(measured(4_000, 4_000), Some((2_000_000, true)));
     }
 
     #[test]
     fn a_probe_that_does_not_fit_has_a_little_less_than_the_paths() {
-        assert_eq!(measured(4_000, 8_000), Some(950_000));
+        assert_eq!(measured(4_000, 8_000), Some((950_000, false)));
     }
 
     #[test]

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use sluice_rtp::rtcp::TransportFeedback;
 
-use super::acked::AckedBitrate;
+use super::acked::{AckedBitrate, AckedRates};
 use super::alr::AlrDetector;
 use super::delay::DelayBased;
 use super::history::{PacketResult, SentHistory};
 use super::loss::{LossBased, LossState};
 use super::probe::{ProbeCluster, ProbeController, Situation};
-use super::probe_result::ProbeResults;
+use super::probe_result::{ProbeResult, ProbeResults};
+use super::proof::Proof;
 use super::{BandwidthEstimator, BweConfig, BweStats, NetworkState, PacketSent};
 
 /// Time between looks at what is due.
@@ -21,11 +22,13 @@ const PROCESS_INTERVAL: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_secs(2);
 /// Feedback that does not come for this long while packets are underway: the path may be dead.
 const FEEDBACK_TIMEOUT: Duration = Duration::from_secs(2);
+/// What was lost before a silence of this length says nothing of the path after it.
+const LOSS_MEMORY: Duration = Duration::from_secs(1);
 /// Factor on the estimate for each second without feedback.
 const SILENCE_BACKOFF: f64 = 0.7;
 const SILENCE_STEP: Duration = Duration::from_secs(1);
 /// A queue this long is drained within this time.
-const LONG_QUEUE: Duration = Duration::from_millis(100);
+const LONG_QUEUE: Duration = Duration::from_millis(60);
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 /// Share of the estimate that stays usable meanwhile: a queue is no reason to pause what fits.
 const MIN_USABLE: f64 = 0.4;
@@ -45,6 +48,7 @@ pub struct SendSideEstimator {
     probe_results: ProbeResults,
     probes: ProbeController,
     alr: AlrDetector,
+    proof: Proof,
     estimate_bps: u64,
     usable_bps: u64,
     desired_bps: u64,
@@ -71,6 +75,7 @@ impl SendSideEstimator {
             probe_results: ProbeResults::default(),
             probes: ProbeController::new(config.max_bps),
             alr: AlrDetector::new(now),
+            proof: Proof::default(),
             estimate_bps: config.start_bps,
             usable_bps: config.start_bps,
             desired_bps: 0,
@@ -85,12 +90,12 @@ impl SendSideEstimator {
         }
     }
 
-    fn situation(&self) -> Situation {
+    fn situation(&self, now: Instant) -> Situation {
         let overuse = self.delay.state() == NetworkState::Overuse;
         Situation {
             estimate_bps: self.estimate_bps,
             alr_since: self.alr.since(),
-            congested: overuse || self.loss.state() == LossState::Decreasing,
+            congested: overuse || self.delay.is_queue_long() || self.loss.is_decreasing(now),
             loss_limited: self.loss.state() != LossState::DelayBased,
         }
     }
@@ -98,23 +103,26 @@ impl SendSideEstimator {
     /// Lets each part have its say about new results.
     fn estimate(&mut self, now: Instant) {
         let now_us = self.history.micros(now);
-        let mut probe_bps = None;
+        let mut probe = None;
         for result in &self.results {
             self.acked.on_packet(result);
-            probe_bps = self.probe_results.on_packet(result).or(probe_bps);
+            probe = self.probe_results.on_packet(result).or(probe);
         }
-        let acked = self.acked.rates();
-        let acked_bps = acked.map(|rates| rates.current_bps);
-        let bottleneck_bps = acked.and_then(|rates| rates.bottleneck_bps);
+        let AckedRates { current_bps: acked_bps, bottleneck_bps } = self.acked.rates();
         // A probe during which the path was slower than what arrives anyway measured a burst.
-        let probe_bps = probe_bps.map(|bps| bps.max(acked_bps.unwrap_or(0).min(self.estimate_bps)));
+        let least = acked_bps.unwrap_or(0).min(self.estimate_bps);
+        let probe = probe.map(|probe| ProbeResult { bps: probe.bps.max(least), ..probe });
+        self.proof.note(now, acked_bps, probe);
         self.delay.on_results(now, now_us, &self.results);
-        let recovered = self.delay.update(now, acked_bps, bottleneck_bps, probe_bps);
+        let recovered = self.delay.update(now, acked_bps, bottleneck_bps, probe);
+        if let Some(probe) = probe {
+            self.loss.on_probe(probe.bps.min(self.delay.bitrate_bps()));
+        }
         self.loss.update(now, &self.results, self.delay.bitrate_bps(), acked_bps);
         self.settle();
         self.drain(now);
-        let situation = self.situation();
-        self.probes.on_estimate(now, &situation, probe_bps.is_some());
+        let situation = self.situation(now);
+        self.probes.on_estimate(now, &situation, probe.is_some());
         if recovered {
             self.probes.on_recovered(now, &situation);
         }
@@ -135,7 +143,7 @@ impl SendSideEstimator {
         if stale || queue < LONG_QUEUE {
             return;
         }
-        let bottleneck_bps = self.acked.rates().and_then(|rates| rates.bottleneck_bps);
+        let bottleneck_bps = self.acked.rates().bottleneck_bps;
         let arriving = bottleneck_bps.unwrap_or(self.estimate_bps);
         let drain = arriving as f64 * queue.as_secs_f64() / DRAIN_TIME.as_secs_f64();
         let least = (self.estimate_bps as f64 * MIN_USABLE) as u64;
@@ -167,8 +175,7 @@ impl BandwidthEstimator for SendSideEstimator {
         let Some(summary) = self.history.on_feedback(now, feedback, &mut self.results) else {
             return;
         };
-        if self.last_results.is_some_and(|at| now >= at + FEEDBACK_TIMEOUT) {
-            // Losses before a pause say nothing about the path after it.
+        if self.last_results.is_some_and(|at| now >= at + LOSS_MEMORY) {
             self.loss = LossBased::new(self.estimate_bps, self.config.min_bps);
         }
         self.last_results = Some(now);
@@ -212,7 +219,7 @@ impl BandwidthEstimator for SendSideEstimator {
         self.alr.on_time(now, self.estimate_bps);
         self.on_silence(now);
         self.drain(now);
-        let mut situation = self.situation();
+        let mut situation = self.situation(now);
         // A paused receiver gets nothing and says nothing: its congestion is over some time.
         situation.congested &= self.last_feedback.is_some_and(|at| now < at + SILENCE_STEP);
         if self.last_sent.is_some() {
@@ -238,6 +245,15 @@ impl BandwidthEstimator for SendSideEstimator {
         self.estimate_bps
     }
 
+    fn proven_bps(&self, now: Instant) -> Option<u64> {
+        self.proof.bps(now)
+    }
+
+    fn prove(&mut self, now: Instant, bitrate_bps: u64) {
+        let situation = self.situation(now);
+        self.probes.verify(now, &situation, bitrate_bps);
+    }
+
     fn usable_bps(&self) -> u64 {
         self.usable_bps
     }
@@ -251,7 +267,7 @@ impl BandwidthEstimator for SendSideEstimator {
             estimate_bps: self.estimate_bps,
             delay_bps: self.delay.bitrate_bps(),
             loss_bps: self.loss.limit_bps(),
-            acked_bps: self.acked.rates().map(|rates| rates.current_bps),
+            acked_bps: self.acked.rates().current_bps,
             loss: self.loss.average_loss(),
             network: self.delay.state(),
             queue: self.delay.queue(),

@@ -13,10 +13,13 @@ use super::history::PacketResult;
 /// Delay above the least that is too much, microseconds (LiveKit: 50 ms is congestion, 20 ms is
 /// none; a frame on a slow link takes longer than that).
 const TOO_LONG_US: i64 = 45_000;
-/// It must last this long.
+/// It must last this long ...
 const PATIENCE: Duration = Duration::from_millis(150);
+/// ... unless it became longer by this much since the message before, microseconds: what a path that
+/// has just become slower does, and a key frame of which a part has passed does not.
+const GROWING_US: i64 = 25_000;
 /// A delay this long is answered at once, microseconds.
-const FAR_TOO_LONG_US: i64 = 120_000;
+const FAR_TOO_LONG_US: i64 = 90_000;
 /// The least delay is that of one to two such windows.
 const WINDOW: Duration = Duration::from_secs(20);
 /// Time between two decreases: a round trip, feedback, and some draining.
@@ -51,7 +54,7 @@ impl StandingQueue {
         let Some(delay) = delays.min() else { return false };
         self.note(now, delay);
         let base = self.least.iter().flatten().min().copied().unwrap_or(delay);
-        self.queue_us = delay - base;
+        let before_us = std::mem::replace(&mut self.queue_us, delay - base);
         self.peak_us = self.peak_us.max(self.queue_us);
         if self.queue_us < TOO_LONG_US {
             self.since = None;
@@ -61,7 +64,9 @@ impl StandingQueue {
         let since = *self.since.get_or_insert(now);
         let again = self.decreased.is_none_or(|at| now >= at + DECREASE_INTERVAL);
         let truce = self.truce_until.is_some_and(|until| now < until);
-        let patient = self.queue_us < FAR_TOO_LONG_US && now < since + PATIENCE;
+        let grows = now > since && self.queue_us > before_us + GROWING_US;
+        let short = self.queue_us < FAR_TOO_LONG_US && now < since + PATIENCE;
+        let patient = short && !grows;
         if patient || !again || truce {
             return false;
         }
@@ -87,6 +92,11 @@ impl StandingQueue {
             self.futile = 0;
         }
         true
+    }
+
+    /// Whether more than a frame or two wait.
+    pub fn is_long(&self) -> bool {
+        self.queue_us >= TOO_LONG_US
     }
 
     /// Time that packets wait, as far as known.

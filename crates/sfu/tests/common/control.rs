@@ -36,8 +36,7 @@ pub struct Control {
 }
 
 impl Control {
-    pub fn new(allow_pause: bool, now: Instant) -> Self {
-        let bwe = BweConfig::default();
+    pub fn new(allow_pause: bool, bwe: BweConfig, now: Instant) -> Self {
         Self {
             estimator: SendSideEstimator::new(bwe, now),
             allocator: Allocator::new(AllocatorConfig { allow_pause }),
@@ -99,12 +98,16 @@ impl Control {
             self.allocator.set_stream(0, demand);
         }
         self.allocator.set_estimate(Some((estimate, usable)));
+        self.allocator.set_proven(self.estimator.proven_bps(now));
         let state = &mut self.state;
         self.allocator.allocate(now, |change| {
             down.set_allocation(now, change.allocation);
             *state = change.state.unwrap_or(*state);
         });
         self.estimator.set_desired(now, self.allocator.desired_bps());
+        if let Some(bps) = self.allocator.unproven_bps() {
+            self.estimator.prove(now, bps);
+        }
         while let Some(cluster) = self.estimator.poll_probe(now) {
             self.pacer.start_probe(now, cluster);
         }
@@ -112,7 +115,7 @@ impl Control {
             match paced {
                 Paced::Packet(packet) => self.send(now, &packet, link),
                 Paced::Padding { bytes } => {
-                    let packet = padding(down, history, bytes);
+                    let packet = padding(now, down, history, bytes);
                     self.send(now, &packet, link);
                 }
             }
@@ -147,9 +150,9 @@ impl Control {
 }
 
 /// A packet of the RTX stream that the receiver does not need.
-fn padding(down: &mut DownTrack, history: &TrackHistory, bytes: usize) -> Vec<u8> {
+fn padding(now: Instant, down: &mut DownTrack, history: &TrackHistory, bytes: usize) -> Vec<u8> {
     if bytes > MAX_PADDING_ONLY
-        && let Some(resend) = down.padding(history, bytes * 3 / 4)
+        && let Some(resend) = down.padding(now, history, bytes * 3 / 4)
     {
         return write_rtp(down, resend.packet, &resend.forwarded, resend.rtx_seq);
     }

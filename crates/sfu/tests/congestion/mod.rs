@@ -30,7 +30,7 @@ pub fn ms(n: u64) -> Duration {
 
 /// Seeds to run; more by `SIM_SEEDS`.
 pub fn seeds() -> std::ops::Range<u64> {
-    0..std::env::var("SIM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(6)
+    0..std::env::var("SIM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(40)
 }
 
 /// How the receiver reports.
