@@ -84,15 +84,6 @@ def test_camera_and_microphone_of_the_browser_flow_without_a_freeze(call, measur
     for peer in peers.values():
         peer.call("publish", device=True)
 
-    def decoded(peer):
-        stats = peer.call("stats")
-        return sum(
-            entry["framesDecoded"] or 0
-            for connection in stats["connections"]
-            for entry in connection["inbound"]
-            if entry["kind"] == "video"
-        )
-
     first = {name: judge.wait_for(lambda p=peer: decoded(p) > 10 and decoded(p), 20, "video")
              for name, peer in peers.items()}
     for name, peer in peers.items():
@@ -101,6 +92,51 @@ def test_camera_and_microphone_of_the_browser_flow_without_a_freeze(call, measur
         cipher = {t["srtpCipher"] for c in stats["connections"] for t in c["transports"]}
         measure(f"{name}: {cipher}, {decoded(peer)} frames decoded")
         assert_browser(stats, tcp_only=False, receives=True)
+
+
+@pytest.mark.parametrize(
+    "receiver, codec", [("browser", "vp8"), ("browser", "h264"), ("browser", "vp9"), ("python", "vp8")]
+)
+def test_another_camera_turned_and_switched_off_and_on(call, codec, receiver):
+    """A phone: from the front camera to the back one, turned upright, covered for a while."""
+    room = call(workers=2)
+    watching = room.join(receiver, "watching")
+    phone = room.join("browser", "phone")
+    phone.call("publish", video={**PICTURE, "codec": codec, "simulcast": codec != "vp9"}, audio=None)
+    judge.wait_for_media(watching, "phone", audio=False, seconds=30)
+
+    def frames():
+        # A page in the background is shown few of the frames it decodes.
+        return decoded(watching) if receiver == "browser" else seen()["frames"]
+
+    def seen():
+        return judge.track_of(watching.call("report"), "phone", "video")
+
+    def goes_on(what):
+        before = frames()
+        judge.wait_for(lambda: frames() > before + 16, 20, what)
+
+    upright = {**PICTURE, "width": PICTURE["height"], "height": PICTURE["width"]}
+    for camera, wide in ((upright, False), (PICTURE, True)):
+        phone.call("replace", video=camera)
+        judge.wait_for(
+            lambda wide=wide: (seen()["width"] > seen()["height"]) == wide, 20, "the other camera"
+        )
+        goes_on("pictures of the other camera")
+        phone.call("mute", muted=True, source="camera")
+        phone.call("mute", muted=False, source="camera")
+        goes_on("pictures after a mute")
+
+
+def decoded(peer):
+    """Frames that Chromium decoded, of all videos."""
+    stats = peer.call("stats")
+    return sum(
+        entry["framesDecoded"] or 0
+        for connection in stats["connections"]
+        for entry in connection["inbound"]
+        if entry["kind"] == "video"
+    )
 
 
 @signalling

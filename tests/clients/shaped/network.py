@@ -73,7 +73,13 @@ class Network:
 
     def impair(self, delay_ms=0, jitter_ms=0, loss=0.0):
         """Delays media to and from the watcher (each way), varies that, and loses a share of it."""
-        order = {"delay": delay_ms / 1000, "jitter": jitter_ms / 1000, "loss": loss}
+        self._order(delay=delay_ms / 1000, jitter=jitter_ms / 1000, loss=loss)
+
+    def rebind(self):
+        """Lets the watcher's media come from another address, and takes away the old one."""
+        self._order(rebind=True)
+
+    def _order(self, **order):
         self.relay.stdin.write(json.dumps(order).encode() + b"\n")
         self.relay.stdin.flush()
 

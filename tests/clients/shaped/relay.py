@@ -1,7 +1,8 @@
 """A UDP relay that delays and loses: `relay.py LISTEN SERVER IMPAIRED_CLIENT`.
 
 Every client gets a socket of its own towards the server, as behind a NAT. One JSON object per line
-on standard input changes what happens to the datagrams of the impaired client; its end ends us.
+on standard input changes what happens to the datagrams of the impaired client (`delay`, `jitter`,
+`loss`) or forgets its sockets (`rebind`), as a NAT does that was restarted; its end ends us.
 """
 
 import asyncio
@@ -41,9 +42,16 @@ class Relay(asyncio.DatagramProtocol):
         if upstream.done():
             self.pass_on(client, data, self.send_up, 1)
 
+    def rebind(self):
+        """The server sees the impaired client's next datagram come from another address."""
+        for client in [client for client in self.upstreams if client[0] == self.impaired]:
+            transport, _ = self.upstreams.pop(client).result()
+            transport.close()
+
     def send_up(self, client, data):
-        transport, _ = self.upstreams[client].result()
-        transport.sendto(data)
+        upstream = self.upstreams.get(client)
+        if upstream and upstream.done():
+            upstream.result()[0].sendto(data)
 
     def send_down(self, client, data):
         self.transport.sendto(data, client)
@@ -75,7 +83,10 @@ async def main(listen, server, impaired):
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     print("ready", flush=True)
     while line := await orders.readline():
-        for name, value in json.loads(line).items():
+        order = json.loads(line)
+        if order.pop("rebind", False):
+            relay.rebind()
+        for name, value in order.items():
             setattr(relay, name, value)
 
 

@@ -97,3 +97,19 @@ def test_random_loss_costs_no_layer(call, network, measure):
     _, gained = watched.settle({1280})
     measure(f"5 % loss: {gained}")
     watched.audio_goes_on()
+
+
+def test_a_call_survives_another_address(call, network, measure):
+    """From one access network to another, as the server sees it: nobody reconnects."""
+    network.impair(delay_ms=20)
+    watched = Watched(call, network, CODECS["vp8"])
+    watched.settle({1280})
+    sid = watched.far.call("report")["sid"]
+    for _ in range(3):
+        frames, start = inbound(watched.far)["framesDecoded"], time.monotonic()
+        network.rebind()
+        judge.wait_for(lambda: inbound(watched.far)["framesDecoded"] > frames + 15, PATIENCE, "pictures")
+        measure(f"15 more frames {time.monotonic() - start:.1f} s after the change of address")
+        watched.audio_goes_on()
+    report = watched.far.call("report")
+    assert report["sid"] == sid and not report["events"], report["events"]

@@ -150,14 +150,7 @@ class Peer {
       await local.enableCameraAndMicrophone();
     }
     if (video) {
-      const canvas = document.createElement('canvas');
-      Object.assign(canvas, { width: video.width, height: video.height });
-      const context = canvas.getContext('2d');
-      let number = 0;
-      draw(context, number, video.busy);
-      const stream = canvas.captureStream(video.fps);
-      this.timers.push(setInterval(() => draw(context, ++number, video.busy), 1000 / video.fps));
-      await local.publishTrack(stream.getVideoTracks()[0], {
+      await local.publishTrack(this.film(video), {
         name: 'picture',
         source: Track.Source.Camera,
         simulcast: video.simulcast ?? false,
@@ -183,9 +176,26 @@ class Peer {
     return { tracks: [...local.trackPublications.keys()] };
   }
 
-  async mute({ muted }) {
-    const publication = this.room.localParticipant.getTrackPublication(Track.Source.Microphone);
+  // A camera that films the test picture.
+  film({ width, height, fps, busy }) {
+    const canvas = document.createElement('canvas');
+    Object.assign(canvas, { width, height });
+    const context = canvas.getContext('2d');
+    let number = 0;
+    draw(context, number, busy);
+    this.timers.push(setInterval(() => draw(context, ++number, busy), 1000 / fps));
+    return canvas.captureStream(fps).getVideoTracks()[0];
+  }
+
+  async mute({ muted, source = Track.Source.Microphone }) {
+    const publication = this.room.localParticipant.getTrackPublication(source);
     await (muted ? publication.mute() : publication.unmute());
+  }
+
+  // Goes on with another camera, as phones do between front and back or when they are turned.
+  async replace({ video }) {
+    const publication = this.room.localParticipant.getTrackPublication(Track.Source.Camera);
+    await publication.track.replaceTrack(this.film(video), true);
   }
 
   async send({ text, topic = '', reliable = true, to = [] }) {
