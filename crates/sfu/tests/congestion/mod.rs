@@ -89,13 +89,24 @@ pub struct Flow {
 
 impl Flow {
     pub fn new(config: FlowConfig, link: LinkConfig, seed: u64) -> Self {
+        let bwe = BweConfig::default();
+        Self::with(config, link, seed, |now| match config.feedback {
+            Feedback::TransportCc(_) => Box::new(SendSideEstimator::new(bwe, now)),
+            Feedback::Remb => Box::new(RembEstimator::new(bwe)),
+        })
+    }
+
+    /// A sender with another estimator.
+    pub fn with(
+        config: FlowConfig,
+        link: LinkConfig,
+        seed: u64,
+        estimator: impl FnOnce(Instant) -> Box<dyn BandwidthEstimator>,
+    ) -> Self {
         let clock = Clock::new();
         let now = clock.now();
         let bwe = BweConfig::default();
-        let mut estimator: Box<dyn BandwidthEstimator> = match config.feedback {
-            Feedback::TransportCc(_) => Box::new(SendSideEstimator::new(bwe, now)),
-            Feedback::Remb => Box::new(RembEstimator::new(bwe)),
-        };
+        let mut estimator = estimator(now);
         estimator.set_desired(now, config.desired_bps);
         Self {
             config,
