@@ -7,7 +7,7 @@ mod congestion;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use congestion::{Flow, FlowConfig, ms};
+use congestion::{Bottleneck, Flow, FlowConfig, ms};
 use rtc_interceptor::{BandwidthEstimator as _, Gcc, PacketReport};
 use rtc_rtcp::transport_feedbacks::cc_feedback_report::Ecn;
 use sluice_rtp::rtcp::TransportFeedback;
@@ -143,15 +143,48 @@ impl Row {
     }
 }
 
+fn flow(ours: bool, link: LinkConfig, seed: u64) -> Flow {
+    let bwe = BweConfig::default();
+    Flow::with(FlowConfig::twcc(8_000_000), link, seed, |now| match ours {
+        true => Box::new(SendSideEstimator::new(bwe, now)),
+        false => Box::new(RtcGcc::new(bwe, now)),
+    })
+}
+
+/// Two flows on one link, the second ten seconds later: the share of the smaller one of what both get
+/// from 30 to 90 seconds, and what both use of the link; means and the smallest share.
+fn share(ours: bool, link: LinkConfig) -> (f64, f64, f64) {
+    let (mut shares, mut least, mut used) = (0.0, f64::INFINITY, 0.0);
+    for seed in 0..SEEDS {
+        let bottleneck = Bottleneck::new(link, 2, seed);
+        let mut flows = [flow(ours, link, seed), flow(ours, link, seed + 1_000)];
+        for (number, flow) in flows.iter_mut().enumerate() {
+            flow.share(&bottleneck, number);
+        }
+        for at in 0..90_000 {
+            if at == 30_000 {
+                flows.iter_mut().for_each(Flow::start_measuring);
+            }
+            flows[0].run_for(ms(1));
+            match at < 10_000 {
+                true => flows[1].wait(ms(1)),
+                false => flows[1].run_for(ms(1)),
+            }
+        }
+        let [a, b] = flows.map(|mut flow| flow.measured().utilisation);
+        let smaller = a.min(b) / (a + b);
+        shares += smaller / SEEDS as f64;
+        least = least.min(smaller);
+        used += (a + b) / SEEDS as f64;
+    }
+    (shares, least, used)
+}
+
 fn run(ours: bool, link: LinkConfig) -> Row {
     let rate = link.rate_bps.expect("a bottleneck");
     let mut row = Row::default();
     for seed in 0..SEEDS {
-        let bwe = BweConfig::default();
-        let mut flow = Flow::with(FlowConfig::twcc(8_000_000), link, seed, |now| match ours {
-            true => Box::new(SendSideEstimator::new(bwe, now)),
-            false => Box::new(RtcGcc::new(bwe, now)),
-        });
+        let mut flow = flow(ours, link, seed);
         row.convergence_s += until(&mut flow, |bps| bps * 10 >= rate * 7);
         flow.run_for(ms(10_000));
         flow.start_measuring();
@@ -202,4 +235,15 @@ fn no_row_is_lost_to_rtc_interceptor() {
         println!("{}\n{}", ours.line(name, "ours"), theirs.line(name, "rtc-interceptor"));
         assert!(ours.holds_against(&theirs), "{name}: {ours:?} against {theirs:?}");
     }
+}
+
+#[test]
+fn two_flows_share_a_link() {
+    let link = LinkConfig { rate_bps: Some(3_000_000), jitter: ms(2), ..LinkConfig::default() };
+    let (ours, theirs) = (share(true, link), share(false, link));
+    for (who, (share, least, used)) in [("ours", ours), ("rtc-interceptor", theirs)] {
+        println!("| {who} | {:.1} | {:.1} | {:.1} |", share * 100.0, least * 100.0, used * 100.0);
+    }
+    assert!(ours.0 >= 0.3 && ours.1 >= 0.1 && ours.2 >= 0.85, "{ours:?}");
+    assert!(ours.0 >= 0.9 * theirs.0 && ours.2 >= 0.9 * theirs.2, "{ours:?} against {theirs:?}");
 }

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses another part")]
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -65,6 +67,26 @@ pub struct Measured {
     pub mean_estimate_bps: u64,
 }
 
+/// A link that several flows share.
+#[derive(Debug, Clone)]
+pub struct Bottleneck(Rc<RefCell<(Link, Vec<VecDeque<Vec<u8>>>)>>);
+
+impl Bottleneck {
+    pub fn new(config: LinkConfig, flows: usize, seed: u64) -> Self {
+        let arrived = (0..flows).map(|_| VecDeque::new()).collect();
+        Self(Rc::new(RefCell::new((Link::new(config, seed), arrived))))
+    }
+
+    /// The next packet that has arrived of a flow; its number is the SSRC.
+    fn poll(&self, now: Instant, flow: usize) -> Option<Vec<u8>> {
+        let (link, arrived) = &mut *self.0.borrow_mut();
+        while let Some(packet) = link.poll(now) {
+            arrived[usize::from(packet[11])].push_back(packet);
+        }
+        arrived[flow].pop_front()
+    }
+}
+
 /// A sender with an estimator, a link, a receiver.
 pub struct Flow {
     pub clock: Clock,
@@ -72,6 +94,8 @@ pub struct Flow {
     estimator: Box<dyn BandwidthEstimator>,
     pacer: Pacer<usize>,
     link: Link,
+    /// In place of the link, and this flow's number in it.
+    shared: Option<(Bottleneck, usize)>,
     back: Link,
     receiver: FeedbackReceiver,
     underway: VecDeque<(u16, Instant)>,
@@ -113,6 +137,7 @@ impl Flow {
             estimator,
             pacer: Pacer::new(now, bwe.start_bps),
             link: Link::new(link, seed),
+            shared: None,
             back: Link::new(LinkConfig { delay: link.delay, ..LinkConfig::default() }, seed + 1),
             receiver: FeedbackReceiver::new(config.feedback, now),
             underway: VecDeque::new(),
@@ -137,6 +162,18 @@ impl Flow {
     pub fn stats(&self) -> String {
         let text = format!("{:?}", self.estimator.stats());
         format!("{text}, {:?}", self.pacer.stats())
+    }
+
+    /// Sends over a link shared with other flows; all are to be run in turn, a millisecond each.
+    pub fn share(&mut self, bottleneck: &Bottleneck, number: usize) {
+        self.shared = Some((bottleneck.clone(), number));
+    }
+
+    fn next_arrival(&mut self, now: Instant) -> Option<Vec<u8>> {
+        match &self.shared {
+            Some((bottleneck, number)) => bottleneck.poll(now, *number),
+            None => self.link.poll(now),
+        }
     }
 
     pub fn set_link(&mut self, config: LinkConfig) {
@@ -185,9 +222,16 @@ impl Flow {
         }
     }
 
+    /// Lets time pass in which nothing is sent: the flow has not begun.
+    pub fn wait(&mut self, duration: Duration) {
+        let now = self.clock.now() + duration;
+        self.clock.advance_to(now);
+        self.next_frame = now;
+    }
+
     fn step(&mut self) {
         let now = self.clock.now();
-        while let Some(packet) = self.link.poll(now) {
+        while let Some(packet) = self.next_arrival(now) {
             let seq = u16::from_be_bytes([packet[2], packet[3]]);
             let at = self.underway.iter().position(|(number, _)| *number == seq);
             let sent = at.map_or(now, |at| self.underway.drain(..=at).next_back().expect("one").1);
@@ -257,13 +301,16 @@ impl Flow {
             payload_type: 96,
             sequence_number: seq,
             timestamp: 0,
-            ssrc: 1,
+            ssrc: self.shared.as_ref().map_or(1, |(_, number)| *number as u32),
             padding: false,
         };
         let mut packet = vec![0; size.max(40)];
         header.write(&[(TWCC_ID, &write_transport_cc(seq))], &mut packet).expect("room for it");
         self.underway.push_back((seq, now));
-        self.link.send(now, packet);
+        match &self.shared {
+            Some((bottleneck, _)) => bottleneck.0.borrow_mut().0.send(now, packet),
+            None => self.link.send(now, packet),
+        }
     }
 
     fn next_event(&self) -> Instant {
