@@ -42,7 +42,7 @@ pub(crate) fn render(report: &Report, violations: &[String]) -> String {
         "<!doctype html><html lang=en><meta charset=utf-8><title>Load test</title>\
          <meta name=viewport content='width=device-width'><style>{STYLE}</style>\
          <h1>Load test of {}</h1><p class=dim>{} room{} of {} publisher{} and {} subscriber{}, {}, \
-         layout {}, measured for {:.0} s after everybody had joined</p>",
+         subscribers show {}, measured for {:.0} s after everybody had joined</p>",
         escape(options.url.as_str()),
         options.rooms,
         plural(options.rooms),
@@ -51,10 +51,7 @@ pub(crate) fn render(report: &Report, violations: &[String]) -> String {
         options.subscribers,
         plural(options.subscribers),
         media(report),
-        serde_json::to_value(options.layout)
-            .ok()
-            .and_then(|v| v.as_str().map(str::to_owned))
-            .unwrap_or_default(),
+        options.layout.describe(),
         report.seconds,
     );
     verdict(&mut out, violations);
@@ -84,7 +81,7 @@ fn media(report: &Report) -> String {
 
 fn verdict(out: &mut String, violations: &[String]) {
     if violations.is_empty() {
-        out.push_str("<p class=good>All thresholds were met.</p>");
+        out.push_str("<p class=good>Passed: no limit that was set for this test was exceeded.</p>");
     }
     for violation in violations {
         let _ = write!(out, "<p class=bad>Failed: {}</p>", escape(violation));
@@ -99,8 +96,8 @@ fn tiles(out: &mut String, report: &Report) {
         (format!("{}", joins.failed + joins.dropped), "failed or dropped".to_owned()),
         (grouped(report.packets_per_second), "packets received per second".to_owned()),
         (format!("{:.1} Mbit/s", report.bits_per_second / 1e6), "received".to_owned()),
-        (format!("{:.4} %", report.loss_percent), "lost for good".to_owned()),
-        (format!("{:.2} ms", report.latency_p99_ms()), "latency, 99th percentile".to_owned()),
+        (format!("{:.4} %", report.loss_percent), "of packets lost for good".to_owned()),
+        (format!("{:.2} ms", report.latency_p99_ms()), "latency that 99 % stay below".to_owned()),
         (format!("{:.0} ms", joins.time.p50_ms), "median time to join".to_owned()),
         (format!("{}", report.received.freezes), "freezes of video".to_owned()),
     ] {
@@ -270,14 +267,14 @@ fn plot(out: &mut String, title: &str, series: &[Series<'_>], axis: Axis) {
     out.push_str("</svg></div>");
 }
 
-/// The smallest of 1, 2, 5 times a power of ten that is not below `max`, and not zero.
+/// The end of an axis that is not below `max`: [`STEPS`] times 1, 2 or 5 times a power of ten, so that
+/// the steps are round, and whole where people are counted.
 fn nice(max: f64) -> f64 {
-    if max <= 0.0 {
-        return 1.0;
-    }
-    let power = 10f64.powf(max.log10().floor());
+    let step = if max > 0.0 { max / STEPS as f64 } else { 1.0 };
+    let power = 10f64.powf(step.log10().floor());
     let factors = [1.0, 2.0, 5.0, 10.0];
-    factors.iter().map(|factor| factor * power).find(|top| *top >= max).unwrap_or(10.0 * power)
+    let round = factors.iter().map(|factor| factor * power).find(|round| *round >= step);
+    STEPS as f64 * round.unwrap_or(10.0 * power)
 }
 
 fn short(value: f64) -> String {
@@ -316,10 +313,11 @@ mod tests {
 
     #[test]
     fn axis_ends_at_a_round_number() {
-        assert_eq!(nice(0.0), 1.0);
-        assert_eq!(nice(37.0), 50.0);
-        assert_eq!(nice(100.0), 100.0);
-        assert!((nice(0.3) - 0.5).abs() < 1e-9);
+        assert_eq!(nice(0.0), 4.0);
+        assert_eq!(nice(8.0), 8.0);
+        assert_eq!(nice(37.0), 40.0);
+        assert_eq!(nice(100.0), 200.0);
+        assert!((nice(0.3) - 0.4).abs() < 1e-9);
     }
 
     #[test]

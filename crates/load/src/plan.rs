@@ -30,6 +30,17 @@ pub enum Layout {
 }
 
 impl Layout {
+    /// What a subscriber shows, for a report.
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::Speaker => "one video at 1280x720 and five at 320x180",
+            Self::Grid3 => "nine videos at 640x360",
+            Self::Grid4 => "sixteen videos at 320x180",
+            Self::Grid5 => "twenty-five videos at 320x180",
+            Self::All => "every track at full size",
+        }
+    }
+
     /// Size of the tile that the `index`-th video gets; `None`: it is not shown.
     pub(crate) fn tile(self, index: usize) -> Option<(u32, u32)> {
         match self {
