@@ -69,17 +69,24 @@ pub struct Measured {
 
 /// A link that several flows share.
 #[derive(Debug, Clone)]
-pub struct Bottleneck(Rc<RefCell<(Link, Vec<VecDeque<Vec<u8>>>)>>);
+pub struct Bottleneck(Rc<RefCell<Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    link: Link,
+    /// What arrived, by flow.
+    arrived: Vec<VecDeque<Vec<u8>>>,
+}
 
 impl Bottleneck {
     pub fn new(config: LinkConfig, flows: usize, seed: u64) -> Self {
         let arrived = (0..flows).map(|_| VecDeque::new()).collect();
-        Self(Rc::new(RefCell::new((Link::new(config, seed), arrived))))
+        Self(Rc::new(RefCell::new(Shared { link: Link::new(config, seed), arrived })))
     }
 
     /// The next packet that has arrived of a flow; its number is the SSRC.
     fn poll(&self, now: Instant, flow: usize) -> Option<Vec<u8>> {
-        let (link, arrived) = &mut *self.0.borrow_mut();
+        let Shared { link, arrived } = &mut *self.0.borrow_mut();
         while let Some(packet) = link.poll(now) {
             arrived[usize::from(packet[11])].push_back(packet);
         }
@@ -308,7 +315,7 @@ impl Flow {
         header.write(&[(TWCC_ID, &write_transport_cc(seq))], &mut packet).expect("room for it");
         self.underway.push_back((seq, now));
         match &self.shared {
-            Some((bottleneck, _)) => bottleneck.0.borrow_mut().0.send(now, packet),
+            Some((bottleneck, _)) => bottleneck.0.borrow_mut().link.send(now, packet),
             None => self.link.send(now, packet),
         }
     }
