@@ -89,19 +89,20 @@ impl Room {
             return Err(ApiError::Unavailable(text));
         };
         let claims = Box::new(participant.claims(&destination.name));
-        let output = match participant.client.knows_room_moved() {
-            false => Output::RefreshToken { session, claims },
-            true => {
-                let moved = Box::new(proto::RoomMovedResponse {
-                    room: Some(destination.clone()),
-                    token: String::new(),
-                    participant: Some(self.info_of(participant)),
-                    other_participants: others,
-                });
-                Output::RoomMoved { session, claims, moved }
-            }
-        };
-        self.out.push(output);
+        let moved = participant.client.knows_room_moved().then(|| {
+            let moved = Box::new(proto::RoomMovedResponse {
+                room: Some(destination.clone()),
+                token: String::new(),
+                participant: Some(self.info_of(participant)),
+                other_participants: others,
+            });
+            Output::RoomMoved { session, claims: claims.clone(), moved }
+        });
+        // First: not every client joins anew with the token of `room_moved` (the Rust SDK does not).
+        self.out.push(Output::RefreshToken { session, claims });
+        if let Some(moved) = moved {
+            self.out.push(moved);
+        }
         self.depart(now, key, Departure::Restart(DisconnectReason::Migration));
         Ok(())
     }

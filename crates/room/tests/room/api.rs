@@ -181,6 +181,7 @@ fn a_moved_participant_starts_anew_with_a_token_for_the_other_room() {
     world.drain();
     let (session, claims) = &world.tokens[0];
     assert_eq!((*session, claims.grants.room.as_str()), (alice.session, "elsewhere"));
+    assert_eq!(world.tokens.len(), 2, "by `refresh_token` and in `room_moved`");
     let mut told = world.take(&alice);
     let Response::RoomMoved(moved) = told.remove(0) else { panic!("{told:?}") };
     assert_eq!(
