@@ -285,3 +285,22 @@ fn temporal_layers_need_no_proof() {
     bench.at(4_000, 600_000);
     assert_eq!(bench.of(0), up_to(1, 3));
 }
+
+#[test]
+fn leave_to_pause_counts_at_once() {
+    let mut bench = Bench::new(false, &[camera()]);
+    bench.at(0, 20_000);
+    assert_eq!(bench.of(0), up_to(0, 0));
+    bench.allocator.set_allow_pause(true);
+    bench.at(1, 20_000);
+    assert_eq!(bench.of(0), Allocation::Paused);
+}
+
+#[test]
+fn what_was_given_is_the_sum_of_the_layers() {
+    let mut bench = Bench::new(false, &[camera(), audio()]);
+    bench.at(0, 600_000);
+    assert_eq!(bench.allocator.allocated_bps(), 540_000);
+    assert_eq!(bench.allocator.desired_bps(), 1_740_000);
+    assert!(bench.allocator.is_deficient());
+}
