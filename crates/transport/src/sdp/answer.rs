@@ -173,6 +173,11 @@ impl AnswerSession {
         self.senders.remove(id);
     }
 
+    /// What the latest description said of a sender; `None` while it has no section.
+    pub fn binding(&self, id: SenderId) -> Option<&SenderBinding> {
+        self.senders.binding(id)
+    }
+
     /// Senders that wait for a section and do not fit into the free ones of the latest offer.
     pub fn unmet_senders(&self) -> SectionsRequirement {
         let unmet = |kind| {
@@ -418,10 +423,10 @@ impl AnswerSession {
     ) {
         let Some(sender) = self.senders.get(id) else { return };
         let chosen = sender::decodable(&sender.spec, &self.params.send, &section.codecs);
-        let Some(first) = chosen.first().copied() else { return };
         let extensions = self.sent_extensions(media.kind, section);
         let receiving = Receiving { mid: &section.mid, codecs: &section.codecs, extensions };
-        let binding = sender::binding(id, &sender.spec, &receiving, first);
+        let binding = sender::binding(id, &sender.spec, &receiving, &chosen);
+        let Some(binding) = binding else { return };
         media.source = Some(sender.source(binding.rtx_ssrc.is_some()));
         for codec in sender::answer_codecs(&chosen, &section.codecs, &sender.spec, &extensions) {
             match media.codecs.iter_mut().find(|known| known.pt == codec.pt) {

@@ -50,8 +50,25 @@ pub struct SenderBinding {
     pub extensions: ExtensionMap,
     /// CNAME for SDES: the stream id.
     pub cname: String,
+    /// Further codecs of a video track that the client can decode, with their index into
+    /// [`SenderSpec::codecs`] and in its order: each may flow instead, under its own payload type.
+    pub alternatives: Vec<(usize, NegotiatedCodec)>,
     /// True when this binding is new or differs from what the previous negotiation said.
     pub changed: bool,
+}
+
+impl SenderBinding {
+    /// The binding with another codec of the track; `None` if the client cannot decode it.
+    pub fn with_codec(&self, codec: Codec) -> Option<Self> {
+        if self.codec.codec == codec {
+            return Some(self.clone());
+        }
+        let mut other = self.alternatives.iter().filter(|(_, other)| other.codec == codec);
+        let (codec_index, codec) = other.next()?.clone();
+        let rtx_ssrc = self.rtx_ssrc.filter(|_| codec.rtx_pt.is_some());
+        let red_primary_pt = None;
+        Some(Self { codec, codec_index, rtx_ssrc, red_primary_pt, ..self.clone() })
+    }
 }
 
 /// What the client may send on one section after the answer.

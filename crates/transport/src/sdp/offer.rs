@@ -103,6 +103,11 @@ impl OfferSession {
         }
     }
 
+    /// What the latest description said of a sender; `None` while it has no section.
+    pub fn binding(&self, id: SenderId) -> Option<&SenderBinding> {
+        self.senders.binding(id)
+    }
+
     /// Restarts ICE in the next offer with new local credentials (RFC 8839 §4.4.1.1.1). An offer
     /// in flight is given up: after a resume it may never have arrived. The caller ignores a late
     /// answer to it by its id.
@@ -298,7 +303,11 @@ impl OfferSession {
         let offered: Vec<NegotiatedCodec> =
             theirs.codecs.iter().filter_map(|codec| as_offered(codec, ours)).collect();
         let chosen = sender::decodable(&sender.spec, &self.params.send, &offered);
-        let Some(first) = chosen.first().copied().filter(|_| accepted) else {
+        let offered_extensions = extensions::offered(kind, self.params.playout_delay);
+        let extensions = extensions::intersection(&offered_extensions, &theirs.receive_extensions);
+        let receiving = Receiving { mid: &section.mid, codecs: &offered, extensions };
+        let binding = sender::binding(id, &sender.spec, &receiving, &chosen);
+        let Some(binding) = binding.filter(|_| accepted) else {
             // The next offer lets go of the section.
             sender.unsupported = true;
             sender.section = None;
@@ -308,10 +317,6 @@ impl OfferSession {
             }
             return None;
         };
-        let offered_extensions = extensions::offered(kind, self.params.playout_delay);
-        let extensions = extensions::intersection(&offered_extensions, &theirs.receive_extensions);
-        let receiving = Receiving { mid: &section.mid, codecs: &offered, extensions };
-        let binding = sender::binding(id, &sender.spec, &receiving, first);
         Some(self.senders.bind(binding))
     }
 }

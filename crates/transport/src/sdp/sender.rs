@@ -65,6 +65,11 @@ impl Senders {
         all.filter(|(_, sender)| sender.section.is_none() && !sender.unsupported)
     }
 
+    /// What the latest negotiation said of a sender.
+    pub(super) fn binding(&self, id: SenderId) -> Option<&SenderBinding> {
+        self.get(id)?.bound.as_ref()
+    }
+
     pub(super) fn unsupported(&self) -> Vec<SenderId> {
         let all = self.by_id.iter();
         all.filter(|(_, sender)| sender.unsupported).map(|(id, _)| *id).collect()
@@ -190,21 +195,19 @@ pub(super) struct Receiving<'a> {
     pub(super) extensions: ExtensionMap,
 }
 
-/// The binding of a sender to a codec of the client.
+/// The binding of a sender to the first of the codecs that the client can decode (see
+/// [`decodable`]); `None` without any.
 pub(super) fn binding(
     id: SenderId,
     spec: &SenderSpec,
     section: &Receiving<'_>,
-    (codec_index, codec): (usize, &NegotiatedCodec),
-) -> SenderBinding {
-    let mut codec = codec.clone();
-    codec.feedback = codec.feedback.intersection(sent_feedback(codec.codec));
-    // Transport-wide feedback belongs to the section: libwebrtc names it at Opus and means RED too.
-    // Without the extension there is no sequence number to report.
-    codec.feedback.transport_cc = section.extensions.contains(ExtensionKind::TransportCc)
-        && section.codecs.iter().any(|codec| codec.feedback.transport_cc);
-    codec.rtx_pt = codec.rtx_pt.filter(|_| spec.rtx_ssrc.is_some() && codec.feedback.nack);
-    SenderBinding {
+    decodable: &[(usize, &NegotiatedCodec)],
+) -> Option<SenderBinding> {
+    let (&(codec_index, first), others) = decodable.split_first()?;
+    let codec = sent_codec(spec, section, first);
+    // Audio is converted, not published, in other codecs.
+    let others = others.iter().filter(|_| spec.kind == MediaKind::Video);
+    Some(SenderBinding {
         id,
         mid: section.mid.to_owned(),
         codec_index,
@@ -213,9 +216,28 @@ pub(super) fn binding(
         rtx_ssrc: spec.rtx_ssrc.filter(|_| codec.rtx_pt.is_some()),
         extensions: section.extensions,
         cname: spec.stream_id.clone(),
+        alternatives: others
+            .map(|&(index, codec)| (index, sent_codec(spec, section, codec)))
+            .collect(),
         changed: true,
         codec,
-    }
+    })
+}
+
+/// A codec of the client as we send it.
+fn sent_codec(
+    spec: &SenderSpec,
+    section: &Receiving<'_>,
+    theirs: &NegotiatedCodec,
+) -> NegotiatedCodec {
+    let mut codec = theirs.clone();
+    codec.feedback = codec.feedback.intersection(sent_feedback(codec.codec));
+    // Transport-wide feedback belongs to the section: libwebrtc names it at Opus and means RED too.
+    // Without the extension there is no sequence number to report.
+    codec.feedback.transport_cc = section.extensions.contains(ExtensionKind::TransportCc)
+        && section.codecs.iter().any(|codec| codec.feedback.transport_cc);
+    codec.rtx_pt = codec.rtx_pt.filter(|_| spec.rtx_ssrc.is_some() && codec.feedback.nack);
+    codec
 }
 
 #[cfg(test)]
