@@ -263,6 +263,7 @@ fn room_manager(
             .playout_delay
             .map(|(min_ms, max_ms)| PlayoutDelayRange { min_ms, max_ms }),
         dynacast_pause_delay: config.room.dynacast_pause_delay,
+        codec_regression_threshold: config.room.codec_regression_threshold,
         enable_data_tracks: config.room.enable_data_tracks,
         enable_participant_data_blob: config.room.enable_participant_data_blob,
         allow_tcp_fallback: config.rtc.allow_tcp_fallback,

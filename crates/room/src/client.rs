@@ -110,6 +110,11 @@ impl Client {
         self.info.protocol >= PROTOCOL_SYNC_STREAMS && !self.is_firefox()
     }
 
+    /// Whether the codec of a running stream may change under the client (LiveKit's rule).
+    pub(crate) fn changes_codec(&self) -> bool {
+        !matches!(self.info.sdk(), Sdk::Go | Sdk::Unknown)
+    }
+
     /// Whether an inactive media section may carry another track later.
     pub(crate) fn reuses_sections(&self) -> bool {
         self.info.protocol >= PROTOCOL_SECTION_REUSE && !self.is_safari()

@@ -76,6 +76,8 @@ pub struct SubscriptionDescription {
     pub wanted: bool,
     /// Media section that it flows on; `None` while it does not.
     pub mid: Option<String>,
+    /// Codec that flows, or will as soon as it is published.
+    pub codec: Option<&'static str>,
 }
 
 /// A published track.
@@ -91,6 +93,10 @@ pub struct TrackDescription {
     pub kind: &'static str,
     /// MIME type.
     pub mime: String,
+    /// MIME types of the further codecs that it is published in at the moment.
+    pub backups: Vec<&'static str>,
+    /// The codec that all receivers get in place of the first one where they can.
+    pub regressed: Option<&'static str>,
     /// `CAMERA`, …
     pub source: &'static str,
     /// Whether it is muted.
@@ -156,6 +162,7 @@ impl Room {
                     track: sid.into(),
                     wanted: subscription.wants(),
                     mid: subscription.bound_mid().map(str::to_owned),
+                    codec: subscription.bound_codec().map(|codec| codec.mime()),
                 })
                 .collect(),
         }
@@ -174,6 +181,13 @@ impl Room {
                 MediaKind::Video => "video",
             },
             mime: track.info.mime_type.clone(),
+            backups: track
+                .backups
+                .iter()
+                .filter(|backup| backup.id.is_some())
+                .map(|backup| backup.codec.codec.mime())
+                .collect(),
+            regressed: track.regressed.map(|codec| codec.mime()),
             source: track.source().as_str_name(),
             muted: track.info.muted,
             subscribers: track.subscribers.len(),

@@ -10,7 +10,7 @@ use sluice_engine::api::TrackId;
 use sluice_proto as proto;
 use sluice_proto::DisconnectReason;
 use sluice_proto::participant_info::{KindDetail, State};
-use sluice_rtp::codec::MediaKind;
+use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_transport::sdp::CodecParameters;
 
 use crate::Grants;
@@ -22,7 +22,7 @@ use crate::params::{JoinParams, SessionOptions};
 use crate::participant::ParticipantKey;
 use crate::room::Room;
 use crate::timers::Timer;
-use crate::track::{Track, Wanted};
+use crate::track::{BackupCodec, Track, Wanted};
 
 /// Rooms that one participant may be forwarded to.
 const MAX_DESTINATIONS: usize = 100;
@@ -70,6 +70,8 @@ struct ForwardedTrack {
     id: TrackId,
     kind: MediaKind,
     codec: CodecParameters,
+    backups: Vec<BackupCodec>,
+    regressed: Option<Codec>,
     redundant: bool,
     info: proto::TrackInfo,
 }
@@ -135,6 +137,8 @@ impl Room {
             id,
             kind: track.kind,
             codec: track.codec.clone(),
+            backups: track.backups.clone(),
+            regressed: track.regressed,
             redundant: track.redundant,
             info: track.info.clone(),
         });
@@ -335,10 +339,18 @@ impl Room {
         }
         for track in tracks {
             match self.tracks.get_mut(&track.id) {
-                Some(known) if known.info == track.info => {}
                 Some(known) => {
-                    known.info = track.info;
-                    self.participant_changed(now, key, true);
+                    let flow_changed =
+                        known.backups != track.backups || known.regressed != track.regressed;
+                    known.backups = track.backups;
+                    known.regressed = track.regressed;
+                    if known.info != track.info {
+                        known.info = track.info;
+                        self.participant_changed(now, key, true);
+                    }
+                    if flow_changed {
+                        self.rebind_subscribers(now, track.id);
+                    }
                 }
                 None => self.add_forwarded_track(now, key, track),
             }
@@ -346,7 +358,7 @@ impl Room {
     }
 
     fn add_forwarded_track(&mut self, now: Instant, key: ParticipantKey, track: ForwardedTrack) {
-        let ForwardedTrack { id, kind, codec, redundant, info } = track;
+        let ForwardedTrack { id, kind, codec, backups, regressed, redundant, info } = track;
         let Some(sid) = TrackSid::parse(&info.sid) else { return };
         let Some(participant) = self.participants.get_mut(&key) else { return };
         participant.published.push(id);
@@ -357,6 +369,8 @@ impl Room {
             owner: key,
             kind,
             codec,
+            backups,
+            regressed,
             redundant,
             info,
             subscribers: BTreeSet::new(),

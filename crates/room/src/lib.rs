@@ -6,6 +6,8 @@
 //! end of the room. Time and randomness are arguments, so a room runs under virtual time in tests.
 
 mod api;
+mod backup_codec;
+mod binding;
 mod client;
 mod data;
 mod data_blobs;

@@ -151,7 +151,7 @@ impl Room {
             track.subscribers.remove(&key);
         }
         for track in published {
-            self.unpublish_of_departed(now, track);
+            self.remove_track(now, track);
         }
         for peer in participant.links.peers() {
             self.peers.remove(&peer.id);
@@ -171,20 +171,6 @@ impl Room {
             self.announce_end(now, key, info, departure);
         }
         self.room_changed(now, was_recorder);
-    }
-
-    fn unpublish_of_departed(&mut self, now: Instant, track: sluice_engine::api::TrackId) {
-        if let Some(known) = self.tracks.get(&track) {
-            let (sid, forwarded) = (known.sid.clone(), known.forwarded);
-            self.forget_track(now, &sid);
-            self.forget_dynacast(track);
-            self.timers.cancel(Timer::Publication(track));
-            self.track_sids.remove(&sid);
-            self.tracks.remove(&track);
-            if !forwarded {
-                self.out.engine(Command::Unpublish { track });
-            }
-        }
     }
 
     /// Clients that know that a new SID ends the old session of an identity hear only of the new.
@@ -269,7 +255,7 @@ impl Room {
                 }
             }
             EventKind::LayerStarted { track, layer, ssrc, rid, .. } => {
-                self.layer_started(track, layer, ssrc, rid.as_deref());
+                self.layer_started(now, track, layer, ssrc, rid.as_deref());
             }
             EventKind::UnmatchedMedia { peer, mid } => {
                 tracing::debug!(peer = peer.as_u64(), mid, "media without an announced track");

@@ -13,8 +13,8 @@ use sluice_proto as proto;
 use sluice_proto::signal_response::Message as Response;
 use sluice_rtp::codec::Codec;
 use sluice_transport::sdp::{
-    Answer, AnswerSession, CodecPolicy, LocalDescription, OfferSession, SenderId, SenderSpec,
-    SessionParams, candidate_init_json,
+    Answer, AnswerSession, CodecPolicy, LocalDescription, OfferSession, SenderBinding, SenderId,
+    SenderSpec, SessionParams, candidate_init_json,
 };
 use sluice_transport::{Candidate, IceCredentials, RemoteParams};
 
@@ -174,6 +174,14 @@ impl Links {
         match &mut self.offering {
             Some(offering) => offering.session.remove_sender(sender),
             None => self.answering.session.remove_sender(sender),
+        }
+    }
+
+    /// What was negotiated last for a sender.
+    pub(crate) fn binding(&self, sender: SenderId) -> Option<&SenderBinding> {
+        match &self.offering {
+            Some(offering) => offering.session.binding(sender),
+            None => self.answering.session.binding(sender),
         }
     }
 

@@ -108,6 +108,9 @@ pub struct RoomConfig {
     pub playout_delay: Option<PlayoutDelayRange>,
     /// How long a lower wanted quality must last before the publisher hears of it.
     pub dynacast_pause_delay: Duration,
+    /// Rooms of fewer participants give up a video track's first codec once a receiver needs its
+    /// backup codec, if the publisher leaves it to us; 0 = rooms of any size.
+    pub codec_regression_threshold: u32,
     /// Data tracks are offered to clients.
     pub enable_data_tracks: bool,
     /// Participants may store blobs for others to fetch.
@@ -162,6 +165,7 @@ impl Default for RoomConfig {
             low_power: LowPower::default(),
             playout_delay: None,
             dynacast_pause_delay: Duration::from_secs(5),
+            codec_regression_threshold: 5,
             enable_data_tracks: true,
             enable_participant_data_blob: false,
             allow_tcp_fallback: true,

@@ -148,7 +148,7 @@ impl Participant {
     pub(crate) fn unmatched_sections(&self) -> impl Iterator<Item = &str> {
         self.sections
             .iter()
-            .filter(|(_, section)| section.track.is_none())
+            .filter(|(_, section)| section.track.is_none() && !section.ignored)
             .map(|(mid, _)| mid.as_str())
     }
 

@@ -15,6 +15,7 @@ use sluice_transport::sdp::{
     CodecParameters, CodecPolicy, OpusAnswer, ReceiverBinding, RemoteOffer, SectionPreference,
 };
 
+use crate::backup_codec::{AnnouncedBackup, backup_preference, possible_backups};
 use crate::ids::TrackSid;
 use crate::lifecycle::Departure;
 use crate::outputs::WebhookKind;
@@ -33,7 +34,7 @@ const PUBLICATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Announcements that may wait for an earlier track of the same cid to end (LiveKit's limit).
 const MAX_QUEUED_PER_CID: usize = 3;
 
-/// A track that was announced and has no media section yet.
+/// Something that was announced and has no media section yet.
 #[derive(Debug)]
 pub(crate) struct PendingTrack {
     pub(crate) cid: String,
@@ -46,27 +47,64 @@ enum Pending {
     /// The same cid is in use; announced when it is free.
     Queued(Box<proto::AddTrackRequest>),
     /// The client knows the SID; a media section will match.
-    Announced(Box<proto::TrackInfo>),
+    Announced(Announced),
     /// A section of the offer that is being answered matches.
-    Claimed(Box<proto::TrackInfo>, String),
-    /// A second codec of an existing track. It is not requested from the client (dynacast never
-    /// names it), so that a section for it is answered but not forwarded.
-    Backup,
+    Claimed(Announced, String),
+}
+
+/// What a media section will carry.
+#[derive(Debug)]
+pub(crate) enum Announced {
+    /// A new track.
+    Track(Box<proto::TrackInfo>),
+    /// A further codec of a track.
+    Backup(AnnouncedBackup),
 }
 
 impl PendingTrack {
-    /// The announced track; `None` while it waits for its cid.
-    pub(crate) fn info(&self) -> Option<&proto::TrackInfo> {
+    /// A further codec of a track.
+    pub(crate) fn backup(cid: String, kind: MediaKind, backup: AnnouncedBackup) -> Self {
+        Self { cid, kind, state: Pending::Announced(Announced::Backup(backup)) }
+    }
+
+    fn announced(&self) -> Option<&Announced> {
         match &self.state {
-            Pending::Announced(info) | Pending::Claimed(info, _) => Some(info),
-            Pending::Queued(_) | Pending::Backup => None,
+            Pending::Announced(announced) | Pending::Claimed(announced, _) => Some(announced),
+            Pending::Queued(_) => None,
+        }
+    }
+
+    /// The announced track; `None` while it waits for its cid, and for a further codec of one.
+    pub(crate) fn info(&self) -> Option<&proto::TrackInfo> {
+        match self.announced()? {
+            Announced::Track(info) => Some(info),
+            Announced::Backup(_) => None,
         }
     }
 
     fn info_mut(&mut self) -> Option<&mut proto::TrackInfo> {
         match &mut self.state {
-            Pending::Announced(info) | Pending::Claimed(info, _) => Some(info),
-            Pending::Queued(_) | Pending::Backup => None,
+            Pending::Announced(Announced::Track(info))
+            | Pending::Claimed(Announced::Track(info), _) => Some(info),
+            _ => None,
+        }
+    }
+
+    /// The further codec of a track.
+    pub(crate) fn as_backup(&self) -> Option<&AnnouncedBackup> {
+        match self.announced()? {
+            Announced::Backup(backup) => Some(backup),
+            Announced::Track(_) => None,
+        }
+    }
+
+    fn source(&self) -> TrackSource {
+        match &self.state {
+            Pending::Queued(request) => request.source(),
+            Pending::Announced(announced) | Pending::Claimed(announced, _) => match announced {
+                Announced::Track(info) => info.source(),
+                Announced::Backup(backup) => backup.source,
+            },
         }
     }
 
@@ -78,6 +116,17 @@ impl PendingTrack {
         matches!(self.state, Pending::Announced(_))
     }
 
+    fn is_claimed_by(&self, mid: &str) -> bool {
+        matches!(&self.state, Pending::Claimed(_, claimed) if claimed == mid)
+    }
+
+    fn claim(&mut self, mid: String) {
+        self.state = match std::mem::replace(&mut self.state, Pending::Queued(Box::default())) {
+            Pending::Announced(announced) => Pending::Claimed(announced, mid),
+            state => state,
+        };
+    }
+
     fn has_cid(&self, id: &str) -> bool {
         let of_codec = |info: &proto::TrackInfo| info.codecs.iter().any(|codec| codec.cid == id);
         self.cid == id || self.info().is_some_and(of_codec)
@@ -87,13 +136,23 @@ impl PendingTrack {
 /// A media section on which the client sends.
 #[derive(Debug)]
 pub(crate) struct PublishSection {
-    kind: MediaKind,
+    pub(crate) kind: MediaKind,
     /// Track id of `a=msid`, empty without one.
-    sdp_track_id: String,
-    /// The track it feeds.
+    pub(crate) sdp_track_id: String,
+    /// The stream that it feeds: a track, or a further codec of one.
     pub(crate) track: Option<TrackId>,
+    /// Whether what it was announced for is not forwarded.
+    pub(crate) ignored: bool,
     /// What the latest answer allows on it.
-    receiver: Option<ReceiverBinding>,
+    pub(crate) receiver: Option<ReceiverBinding>,
+}
+
+/// A section that an answer accepted.
+pub(crate) struct Accepted {
+    pub(crate) mid: String,
+    pub(crate) receiver: ReceiverBinding,
+    pub(crate) codec: CodecParameters,
+    pub(crate) sdp_track_id: String,
 }
 
 impl Room {
@@ -119,7 +178,7 @@ impl Room {
             return self.refuse(key, 0, reason, message, Request::AddTrack(request));
         }
         if !request.sid.is_empty() {
-            return self.add_backup_codec(key, request);
+            return self.add_backup_codec(now, key, request);
         }
         if self.cid_in_use(key, &request.cid) {
             return self.queue_track(key, request);
@@ -128,18 +187,20 @@ impl Room {
         self.match_waiting_sections(now, key);
     }
 
+    pub(crate) fn enabled_codecs(&self) -> CodecPolicy {
+        let enabled = self.config.enabled_codecs.iter();
+        CodecPolicy::from_mime_types(enabled.map(|codec| codec.mime.as_str()))
+    }
+
     /// Makes the track known to its publisher.
     fn announce(&mut self, key: ParticipantKey, request: &proto::AddTrackRequest) {
         let sid = TrackSid::random(request.r#type(), request.source(), &mut self.rng);
-        let enabled = CodecPolicy::from_mime_types(
-            self.config.enabled_codecs.iter().map(|codec| codec.mime.as_str()),
-        );
-        let info = track_info::from_request(request, &sid, &enabled);
+        let info = track_info::from_request(request, &sid, &self.enabled_codecs());
         let Some(participant) = self.participants.get_mut(&key) else { return };
         participant.pending.push(PendingTrack {
             cid: request.cid.clone(),
             kind: kind_of(request.r#type()),
-            state: Pending::Announced(Box::new(info.clone())),
+            state: Pending::Announced(Announced::Track(Box::new(info.clone()))),
         });
         let published =
             proto::TrackPublishedResponse { cid: request.cid.clone(), track: Some(info) };
@@ -160,33 +221,6 @@ impl Room {
         });
         let message = "another track of this cid is published";
         self.refuse(key, 0, Reason::Queued, message, Request::AddTrack(request));
-    }
-
-    /// A second codec for a track that the client names by SID.
-    fn add_backup_codec(&mut self, key: ParticipantKey, request: proto::AddTrackRequest) {
-        let enabled = CodecPolicy::from_mime_types(
-            self.config.enabled_codecs.iter().map(|codec| codec.mime.as_str()),
-        );
-        let codecs = track_info::codecs_from_request(&request, &enabled);
-        let Some(info) = self.own_track_info(key, &request.sid) else {
-            let message = "track is not found";
-            return self.refuse(key, 0, Reason::NotFound, message, Request::AddTrack(request));
-        };
-        for codec in codecs {
-            if !info.codecs.iter().any(|known| known.mime_type == codec.mime_type) {
-                info.codecs.push(codec);
-            }
-        }
-        let info = info.clone();
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let codec_cid = request.simulcast_codecs.first().map(|codec| codec.cid.clone());
-        participant.pending.push(PendingTrack {
-            cid: codec_cid.filter(|cid| !cid.is_empty()).unwrap_or_else(|| request.cid.clone()),
-            kind: kind_of(request.r#type()),
-            state: Pending::Backup,
-        });
-        let published = proto::TrackPublishedResponse { cid: request.cid, track: Some(info) };
-        self.send(key, Response::TrackPublished(published));
     }
 
     fn cid_in_use(&self, key: ParticipantKey, cid: &str) -> bool {
@@ -236,19 +270,21 @@ impl Room {
                 kind,
                 sdp_track_id: String::new(),
                 track: None,
+                ignored: false,
                 receiver: None,
             });
             let announced = |p: &PendingTrack| p.is_announced() && p.kind == kind && p.has_cid(id);
             // The id changes when a section is used again; without an announcement it is noise.
             if known.sdp_track_id != id && participant.pending.iter().any(announced) {
                 ended.extend(known.track.take());
+                known.ignored = false;
             }
             if known.track.is_none() {
                 known.sdp_track_id = id.to_owned();
             }
         }
-        for track in ended {
-            self.unpublish(now, key, track);
+        for stream in ended {
+            self.end_stream(now, key, stream);
         }
         self.claim_pending(key);
         self.prefer_codecs(key);
@@ -264,39 +300,41 @@ impl Room {
                 let section = &participant.sections[&mid];
                 let (kind, id) = (section.kind, section.sdp_track_id.clone());
                 let pending = &mut participant.pending;
-                let claimed =
-                    |p: &PendingTrack| matches!(&p.state, Pending::Claimed(_, m) if *m == mid);
-                let is_backup =
-                    |p: &PendingTrack| matches!(p.state, Pending::Backup) && p.has_cid(&id);
-                if pending.iter().any(|p| claimed(p) || is_backup(p)) {
+                if pending.iter().any(|p| p.is_claimed_by(&mid)) {
                     continue;
                 }
                 let found = pending
                     .iter_mut()
                     .find(|p| p.is_announced() && p.kind == kind && (!exact || p.has_cid(&id)));
-                if let Some(found) = found
-                    && let Pending::Announced(info) = &found.state
-                {
-                    found.state = Pending::Claimed(info.clone(), mid);
+                if let Some(found) = found {
+                    found.claim(mid);
                 }
             }
         }
     }
 
     fn prefer_codecs(&mut self, key: ParticipantKey) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get(&key) else { return };
         let only_first = participant.client.ignores_codec_order();
         let mut preferences = Vec::new();
         for (mid, section) in &participant.sections {
-            let claimed = participant.pending.iter().find_map(|p| match &p.state {
-                Pending::Claimed(info, of) if of == mid => Some(info.as_ref()),
-                _ => None,
-            });
-            let published = section.track.and_then(|id| self.tracks.get(&id)).map(|t| &t.info);
-            if let Some(info) = claimed.or(published) {
-                preferences.push((mid.clone(), preference(info, section.kind, only_first)));
-            }
+            let claimed = participant.pending.iter().find(|p| p.is_claimed_by(mid));
+            let info = claimed.and_then(PendingTrack::info);
+            let published = section.track.map(|stream| (stream, self.track_of_stream(stream)));
+            let published =
+                published.and_then(|(stream, id)| Some((stream, self.tracks.get(&id)?)));
+            let preference = match (claimed.and_then(PendingTrack::as_backup), info, published) {
+                (Some(backup), ..) => backup.preference(only_first),
+                (None, Some(info), _) => preference(info, section.kind, only_first),
+                (None, None, Some((stream, track))) => match track.backup_of_stream(stream) {
+                    Some(backup) => backup_preference(backup.codec.codec, only_first),
+                    None => preference(&track.info, section.kind, only_first),
+                },
+                (None, None, None) => continue,
+            };
+            preferences.push((mid.clone(), preference));
         }
+        let Some(participant) = self.participants.get_mut(&key) else { return };
         let session = &mut participant.links.answering.session;
         for (mid, preference) in preferences {
             session.set_section_preference(&mid, preference);
@@ -328,7 +366,7 @@ impl Room {
     }
 
     /// An announcement that came after the section it belongs to.
-    fn match_waiting_sections(&mut self, now: Instant, key: ParticipantKey) {
+    pub(crate) fn match_waiting_sections(&mut self, now: Instant, key: ParticipantKey) {
         let Some(participant) = self.participants.get(&key) else { return };
         if participant.unmatched_sections().next().is_none() {
             return;
@@ -344,69 +382,108 @@ impl Room {
         }
     }
 
-    /// Turns claimed tracks into published ones where the answer accepted their section; the
-    /// others go back to waiting.
+    /// Publishes what was claimed where the answer accepted its section; the rest goes back to
+    /// waiting. Returns the new streams.
     fn publish_claimed(&mut self, now: Instant, key: ParticipantKey) -> Vec<TrackId> {
-        let unix_micros = self.unix_micros(now);
         let Some(participant) = self.participants.get_mut(&key) else { return Vec::new() };
         let mut published = Vec::new();
-        let mut index = 0;
-        while index < participant.pending.len() {
-            let pending = &mut participant.pending[index];
-            let Pending::Claimed(info, mid) = &pending.state else {
-                index += 1;
+        let mut waiting = Vec::new();
+        for mut pending in std::mem::take(&mut participant.pending) {
+            let Pending::Claimed(announced, mid) = pending.state else {
+                waiting.push(pending);
                 continue;
             };
-            let section = participant.sections.get_mut(mid);
-            let accepted = section.and_then(|section| {
-                let receiver = section.receiver.clone()?;
-                let codec = chosen_codec(&receiver)?;
-                Some((section, receiver, codec))
-            });
-            let Some((section, receiver, codec)) = accepted else {
-                pending.state = Pending::Announced(info.clone());
-                index += 1;
-                continue;
-            };
-            let id = self.host.next_track_id(participant.links.worker);
-            let mut info = info.as_ref().clone();
-            let with_red = publishes_red(&receiver);
-            let flowing = if with_red { Codec::Red } else { codec.codec };
-            track_info::complete(&mut info, &receiver, flowing, &section.sdp_track_id);
-            let gets_red = self.config.active_red_encoding && codec.codec == Codec::Opus;
-            let redundant = with_red || (gets_red && may_be_redundant(&info));
-            info.version = Some(next_version(None, unix_micros));
-            section.track = Some(id);
-            participant.published.push(id);
-            participant.is_publisher = true;
-            participant.pending.remove(index);
-            // The SID was made here and never left.
-            let Some(sid) = TrackSid::parse(&info.sid) else { continue };
-            self.track_sids.insert(sid.clone(), id);
-            self.tracks.insert(
-                id,
-                Track {
-                    sid,
-                    owner: key,
-                    kind: section.kind,
-                    codec,
-                    redundant,
-                    info,
-                    subscribers: std::collections::BTreeSet::new(),
-                    subscribed_once: false,
-                    wanted: Wanted::default(),
-                    has_media: false,
-                    forwarded: false,
-                },
-            );
-            published.push(id);
+            match self.publish_section(now, key, &announced, &mid) {
+                Some(stream) => published.extend(stream),
+                None => {
+                    pending.state = Pending::Announced(announced);
+                    waiting.push(pending);
+                }
+            }
+        }
+        if let Some(participant) = self.participants.get_mut(&key) {
+            participant.pending = waiting;
         }
         published
+    }
+
+    /// The stream that a section feeds from now on, if it is forwarded. `None` while the section is
+    /// not accepted.
+    fn publish_section(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        announced: &Announced,
+        mid: &str,
+    ) -> Option<Option<TrackId>> {
+        let section = self.participants.get(&key)?.sections.get(mid)?;
+        let receiver = section.receiver.clone()?;
+        let accepted = Accepted {
+            mid: mid.to_owned(),
+            codec: chosen_codec(&receiver)?,
+            receiver,
+            sdp_track_id: section.sdp_track_id.clone(),
+        };
+        let stream = match announced {
+            Announced::Track(info) => self.publish_track(now, key, info, &accepted),
+            Announced::Backup(backup) => self.publish_backup(now, key, backup, &accepted)?,
+        };
+        let section = self.participants.get_mut(&key)?.sections.get_mut(mid)?;
+        section.track = stream;
+        section.ignored = stream.is_none();
+        Some(stream)
+    }
+
+    fn publish_track(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        info: &proto::TrackInfo,
+        accepted: &Accepted,
+    ) -> Option<TrackId> {
+        let unix_micros = self.unix_micros(now);
+        let participant = self.participants.get_mut(&key)?;
+        let Accepted { receiver, codec, sdp_track_id, .. } = accepted;
+        // The SID was made here and never left.
+        let sid = TrackSid::parse(&info.sid)?;
+        let id = self.host.next_track_id(participant.links.worker);
+        let mut info = info.clone();
+        let with_red = publishes_red(receiver);
+        let flowing = if with_red { Codec::Red } else { codec.codec };
+        track_info::complete(&mut info, receiver, flowing, sdp_track_id);
+        let gets_red = self.config.active_red_encoding && codec.codec == Codec::Opus;
+        let redundant = with_red || (gets_red && may_be_redundant(&info));
+        info.version = Some(next_version(None, unix_micros));
+        participant.published.push(id);
+        participant.is_publisher = true;
+        self.track_sids.insert(sid.clone(), id);
+        self.tracks.insert(
+            id,
+            Track {
+                sid,
+                owner: key,
+                kind: receiver.kind,
+                codec: codec.clone(),
+                backups: possible_backups(&info, receiver),
+                regressed: None,
+                redundant,
+                info,
+                subscribers: std::collections::BTreeSet::new(),
+                subscribed_once: false,
+                wanted: Wanted::default(),
+                has_media: false,
+                forwarded: false,
+            },
+        );
+        Some(id)
     }
 
     /// Tells everyone of a new track, then subscribes those who want it: in this order, because
     /// clients drop media of tracks that they were not told about.
     fn announce_published(&mut self, now: Instant, key: ParticipantKey, id: TrackId) {
+        if self.backup_streams.contains_key(&id) {
+            return self.backup_published(now, key, id);
+        }
         let Some(track) = self.tracks.get(&id) else { return };
         if track.info.muted {
             self.out.engine(Command::SetTrackMuted { track: id, muted: true });
@@ -428,28 +505,39 @@ impl Room {
 
     /// Ends a published track for everyone.
     pub(crate) fn unpublish(&mut self, now: Instant, key: ParticipantKey, id: TrackId) {
-        let Some(track) = self.tracks.get(&id) else { return };
-        let (sid, forwarded) = (track.sid.clone(), track.forwarded);
-        self.webhook(WebhookKind::TrackUnpublished, key, Some(id));
-        self.forget_track(now, &sid);
-        self.forget_dynacast(id);
-        self.timers.cancel(Timer::Publication(id));
-        self.track_sids.remove(&sid);
-        self.tracks.remove(&id);
-        if !forwarded {
-            self.out.engine(Command::Unpublish { track: id });
+        if !self.tracks.contains_key(&id) {
+            return;
         }
+        self.webhook(WebhookKind::TrackUnpublished, key, Some(id));
+        let ended = self.remove_track(now, id);
         if let Some(participant) = self.participants.get_mut(&key) {
             participant.published.retain(|published| *published != id);
             for section in participant.sections.values_mut() {
-                if section.track == Some(id) {
-                    section.track = None;
-                }
+                section.track = section.track.filter(|stream| !ended.contains(stream));
             }
         }
         self.participant_changed(now, key, true);
         self.room_changed(now, false);
         self.announce_queued(now, key);
+    }
+
+    /// Forgets a track and everyone's subscription to it. Returns its streams.
+    pub(crate) fn remove_track(&mut self, now: Instant, id: TrackId) -> Vec<TrackId> {
+        let Some(track) = self.tracks.get(&id) else { return Vec::new() };
+        let (sid, forwarded) = (track.sid.clone(), track.forwarded);
+        let streams: Vec<TrackId> = track.streams(id).collect();
+        self.forget_track(now, &sid);
+        self.forget_dynacast(id);
+        self.timers.cancel(Timer::Publication(id));
+        self.track_sids.remove(&sid);
+        self.tracks.remove(&id);
+        for &track in &streams {
+            self.backup_streams.remove(&track);
+            if !forwarded {
+                self.out.engine(Command::Unpublish { track });
+            }
+        }
+        streams
     }
 
     /// Announces tracks whose cid has become free.
@@ -482,9 +570,7 @@ impl Room {
     pub(crate) fn revoke_publications(&mut self, now: Instant, key: ParticipantKey) {
         let Some(participant) = self.participants.get_mut(&key) else { return };
         let grants = &participant.grants;
-        participant
-            .pending
-            .retain(|p| p.info().is_some_and(|info| grants.can_publish_source(info.source())));
+        participant.pending.retain(|pending| grants.can_publish_source(pending.source()));
         let forbidden: Vec<TrackId> = participant
             .published
             .iter()
@@ -509,13 +595,16 @@ impl Room {
     }
 
     /// Tells the workers what the client may send.
-    fn send_receive_params(&mut self, key: ParticipantKey) {
+    pub(crate) fn send_receive_params(&mut self, key: ParticipantKey) {
         let Some(participant) = self.participants.get(&key) else { return };
-        let tracks = &self.tracks;
+        let (tracks, backups) = (&self.tracks, &self.backup_streams);
         let sections = participant.sections.values();
         let sections = sections.filter_map(|section| {
             let receiver = section.receiver.as_ref()?;
-            let track = section.track.and_then(|id| Some((id, tracks.get(&id)?)));
+            let track = section.track.and_then(|stream| {
+                let id = backups.get(&stream).unwrap_or(&stream);
+                Some((stream, tracks.get(id)?))
+            });
             Some(receive_section(receiver, track))
         });
         let receive = Box::new(ReceiveParams { sections: sections.collect() });
@@ -523,17 +612,32 @@ impl Room {
         self.out.engine(Command::SetReceive { peer, receive });
     }
 
-    /// The first packet of a layer arrived: its SSRC is part of what others may know.
-    pub(crate) fn layer_started(&mut self, id: TrackId, layer: u8, ssrc: u32, rid: Option<&str>) {
-        self.timers.cancel(Timer::Publication(id));
+    /// The first packet of a layer of a stream arrived: its SSRC is part of what others may know.
+    pub(crate) fn layer_started(
+        &mut self,
+        now: Instant,
+        stream: TrackId,
+        layer: u8,
+        ssrc: u32,
+        rid: Option<&str>,
+    ) {
+        let id = self.track_of_stream(stream);
         let Some(track) = self.tracks.get_mut(&id) else { return };
-        track.has_media = true;
-        let of_codec = track.info.codecs.first_mut().into_iter().flat_map(|c| &mut c.layers);
-        for of_layer in of_codec.chain(&mut track.info.layers) {
-            if of_layer.spatial_layer == i32::from(layer) {
-                of_layer.ssrc = ssrc;
-                of_layer.rid = rid.unwrap_or_default().to_owned();
+        let backup = track.backups.iter_mut().find(|backup| backup.id == Some(stream));
+        let (codec, first_of_backup) = match backup {
+            Some(backup) => {
+                let first = !std::mem::replace(&mut backup.has_media, true);
+                (Some(backup.codec.codec), first)
             }
+            None => {
+                track.has_media = true;
+                self.timers.cancel(Timer::Publication(id));
+                (None, false)
+            }
+        };
+        track_info::set_layer_source(&mut track.info, codec, layer, ssrc, rid.unwrap_or_default());
+        if let Some(codec) = codec.filter(|_| first_of_backup) {
+            self.backup_flows(now, id, codec);
         }
     }
 
@@ -569,7 +673,7 @@ impl Room {
     }
 }
 
-fn kind_of(kind: TrackType) -> MediaKind {
+pub(crate) fn kind_of(kind: TrackType) -> MediaKind {
     match kind {
         TrackType::Video => MediaKind::Video,
         TrackType::Audio | TrackType::Data => MediaKind::Audio,

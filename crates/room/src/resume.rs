@@ -147,7 +147,7 @@ impl Room {
             tracing::info!(participant = %participant.sid, "client publishes tracks we do not know");
             return self.depart(now, key, Departure::StateMismatch);
         }
-        self.disable_tracks(key, &state.track_sids_disabled);
+        self.disable_tracks(now, key, &state.track_sids_disabled);
         if let Some(subscription) = &state.subscription {
             self.update_subscription(now, key, subscription);
         }

@@ -59,6 +59,8 @@ pub struct Room {
     pub(crate) peers: FxHashMap<PeerId, ParticipantKey>,
     pub(crate) tracks: BTreeMap<TrackId, Track>,
     pub(crate) track_sids: FxHashMap<TrackSid, TrackId>,
+    /// The track of each stream that is a further codec of one.
+    pub(crate) backup_streams: FxHashMap<TrackId, TrackId>,
     pub(crate) subscription_ids: FxHashMap<SubscriptionId, (ParticipantKey, TrackId)>,
 
     pub(crate) updates: PendingUpdates,
@@ -113,6 +115,7 @@ impl Room {
             peers: FxHashMap::default(),
             tracks: BTreeMap::new(),
             track_sids: FxHashMap::default(),
+            backup_streams: FxHashMap::default(),
             subscription_ids: FxHashMap::default(),
             updates: PendingUpdates::default(),
             departed: Departed::default(),

@@ -47,7 +47,7 @@ impl Room {
             Message::AddTrack(request) => self.add_track(now, key, request),
             Message::Mute(mute) => self.mute_own(now, key, mute),
             Message::Subscription(update) => self.update_subscription(now, key, &update),
-            Message::TrackSetting(update) => self.update_track_settings(key, &update),
+            Message::TrackSetting(update) => self.update_track_settings(now, key, &update),
             Message::Leave(leave) => self.client_leaves(now, key, &leave),
             Message::SubscriptionPermission(permission) => {
                 self.update_subscription_permission(now, key, permission);
@@ -112,7 +112,7 @@ impl Room {
         }
         info_changed(info, unix_micros);
         let Some(&id) = self.track_sids.get(sid) else { return true };
-        self.out.engine(Command::SetTrackMuted { track: id, muted });
+        self.mute_streams(id, muted);
         self.expect_media(now, id);
         self.participant_changed(now, key, true);
         self.update_dynacast(now, id);
@@ -159,7 +159,7 @@ impl Room {
         info_changed(info, unix_micros);
         self.participant_changed(now, key, true);
         if let Some(&id) = self.track_sids.get(update.track_sid.as_str()) {
-            self.reapply_settings(id);
+            self.reapply_settings(now, id);
         }
     }
 
@@ -227,7 +227,7 @@ impl Room {
             return Ok(());
         }
         if participant.is_low_power() != was_low_power {
-            self.reapply_own_settings(key);
+            self.reapply_own_settings(now, key);
         }
         self.participant_edited(now, key);
         self.refresh_token(now, key);

@@ -2,17 +2,15 @@
 //!
 //! A wish outlives the track it names and may come before it. [`Room::reconcile`] compares one wish
 //! with permissions and published tracks and starts or stops a sender; the sender flows once the
-//! negotiation has bound it.
+//! negotiation has bound it (`binding`).
 
 use std::time::{Duration, Instant};
 
-use sluice_engine::api::{
-    Command, SenderParams, Subscribe, SubscriptionId, SubscriptionSettings, TrackId,
-};
+use sluice_engine::api::{Command, SubscriptionId, SubscriptionSettings, TrackId};
 use sluice_proto as proto;
 use sluice_proto::signal_response::Message as Response;
 use sluice_rtp::codec::{Codec, MediaKind};
-use sluice_transport::sdp::{SenderBinding, SenderId, SenderSpec};
+use sluice_transport::sdp::{SenderId, SenderSpec};
 
 use crate::ids::TrackSid;
 use crate::lifecycle::Departure;
@@ -36,8 +34,8 @@ pub(crate) struct Subscription {
     /// The latest wish; `None` until the client, the API or auto-subscribe expressed one.
     desired: Option<Desire>,
     /// The latest settings, kept even before the track exists.
-    settings: Option<proto::UpdateTrackSettings>,
-    active: Option<Active>,
+    pub(crate) settings: Option<proto::UpdateTrackSettings>,
+    pub(crate) active: Option<Active>,
     /// Whether the client was told that the publisher does not allow it.
     denied: bool,
 }
@@ -53,22 +51,24 @@ enum Desire {
 
 /// A sender towards the participant.
 #[derive(Debug)]
-struct Active {
-    track: TrackId,
-    sender: SenderId,
-    bound: Option<Bound>,
+pub(crate) struct Active {
+    pub(crate) track: TrackId,
+    pub(crate) sender: SenderId,
+    pub(crate) bound: Option<Bound>,
     /// For the report that it never flowed; `None` once bound or reported.
-    unbound_since: Option<Instant>,
+    pub(crate) unbound_since: Option<Instant>,
     /// Whether the client was told that it cannot decode the track.
-    unsupported: bool,
+    pub(crate) unsupported: bool,
 }
 
 #[derive(Debug)]
-struct Bound {
-    id: SubscriptionId,
-    mid: String,
-    pt: u8,
-    settings: SubscriptionSettings,
+pub(crate) struct Bound {
+    /// With the workers; `None` while the codec is not published.
+    pub(crate) id: Option<SubscriptionId>,
+    pub(crate) codec: Codec,
+    pub(crate) mid: String,
+    pub(crate) pt: u8,
+    pub(crate) settings: SubscriptionSettings,
 }
 
 impl Subscription {
@@ -79,6 +79,19 @@ impl Subscription {
     /// The media section on which the track flows.
     pub(crate) fn bound_mid(&self) -> Option<&str> {
         Some(self.active.as_ref()?.bound.as_ref()?.mid.as_str())
+    }
+
+    /// The codec in which the track flows, or will.
+    pub(crate) fn bound_codec(&self) -> Option<Codec> {
+        Some(self.active.as_ref()?.bound.as_ref()?.codec)
+    }
+
+    /// The layer that the subscription wants of a codec of a track which is not published yet.
+    pub(crate) fn waits_for(&self, track: TrackId, codec: Codec) -> Option<u8> {
+        let active = self.active.as_ref().filter(|active| active.track == track)?;
+        let bound = active.bound.as_ref()?;
+        let waits = bound.id.is_none() && bound.codec == codec && bound.settings.enabled;
+        waits.then_some(bound.settings.max_spatial)
     }
 
     pub(crate) fn is_active(&self) -> bool {
@@ -290,12 +303,13 @@ impl Room {
         let Some(subscription) = participant.subscriptions.get_mut(sid) else { return };
         let Some(active) = subscription.active.take() else { return };
         participant.links.remove_sender(active.sender);
-        if let Some(bound) = active.bound {
-            self.subscription_ids.remove(&bound.id);
-            self.out.engine(Command::Unsubscribe { subscription: bound.id });
-        }
+        let waited = active.bound.as_ref().is_some_and(|bound| bound.id.is_none());
+        self.stop_flow(active.bound.and_then(|bound| bound.id));
         if let Some(track) = self.tracks.get_mut(&active.track) {
             track.subscribers.remove(&key);
+        }
+        if waited {
+            self.update_dynacast(now, active.track);
         }
         self.silence_speaker_for(key, active.track);
         self.negotiate(now, key);
@@ -320,107 +334,10 @@ impl Room {
         }
     }
 
-    /// Takes over what a negotiation says about our senders.
-    pub(crate) fn bind_senders(
-        &mut self,
-        now: Instant,
-        key: ParticipantKey,
-        bindings: &[SenderBinding],
-        unsupported: &[SenderId],
-    ) {
-        for binding in bindings {
-            self.bind_sender(key, binding);
-        }
-        for sender in unsupported {
-            self.report_unsupported(now, key, *sender);
-        }
-    }
-
-    fn bind_sender(&mut self, key: ParticipantKey, binding: &SenderBinding) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(sid) = participant.track_of_sender(binding.id).cloned() else { return };
-        let worker = participant.links.worker;
-        let peer = participant.data_peer();
-        let adaptive = participant.options.adaptive_stream;
-        let cap = participant.is_low_power().then_some(&self.config.low_power);
-        let announce = participant.client.fires_tracks_on_packets();
-        let Some(subscription) = participant.subscriptions.get_mut(&sid) else { return };
-        let Some(active) = &mut subscription.active else { return };
-        let Some(track) = self.tracks.get(&active.track) else { return };
-        if let Some(bound) = &active.bound {
-            if bound.mid == binding.mid && bound.pt == binding.codec.pt {
-                return;
-            }
-            self.subscription_ids.remove(&bound.id);
-            self.out.engine(Command::Unsubscribe { subscription: bound.id });
-        }
-        active.unbound_since = None;
-        let id = self.host.next_subscription_id(worker);
-        let settings = track.subscription_settings(subscription.settings.as_ref(), adaptive, cap);
-        let mid = binding.mid.clone();
-        let rebound =
-            active.bound.replace(Bound { id, mid, pt: binding.codec.pt, settings }).is_some();
-        self.subscription_ids.insert(id, (key, active.track));
-        self.out.engine(Command::Subscribe(Box::new(Subscribe {
-            subscription: id,
-            peer,
-            track: active.track,
-            kind: track.kind,
-            encrypted: track.is_encrypted(),
-            screen_share: track.is_screen_share(),
-            playout_delay: self.playout_delay.filter(|_| track.kind == MediaKind::Video),
-            announce,
-            sender: sender_params(binding),
-            settings,
-        })));
-        let (track, owner) = (active.track, track.owner);
-        if !rebound {
-            self.subscription_started(key, track, owner);
-        }
-    }
-
-    /// Tells the publisher that it is heard, and the subscriber how the publisher is.
-    fn subscription_started(&mut self, key: ParticipantKey, id: TrackId, owner: ParticipantKey) {
-        let hidden = self.participants.get(&key).is_none_or(Participant::is_hidden);
-        if let Some(track) = self.tracks.get_mut(&id)
-            && !hidden
-            && !std::mem::replace(&mut track.subscribed_once, true)
-        {
-            let track_sid = (&track.sid).into();
-            let knows =
-                self.participants.get(&owner).is_some_and(|p| p.client.knows_request_response());
-            if knows {
-                self.send(owner, Response::TrackSubscribed(proto::TrackSubscribed { track_sid }));
-            }
-        }
-        self.send_quality_of(owner, &[key]);
-        self.send_speaker_to(key, id);
-    }
-
-    fn report_unsupported(&mut self, now: Instant, key: ParticipantKey, sender: SenderId) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(sid) = participant.track_of_sender(sender).cloned() else { return };
-        let Some(subscription) = participant.subscriptions.get_mut(&sid) else { return };
-        let Some(active) = &mut subscription.active else { return };
-        if std::mem::replace(&mut active.unsupported, true) {
-            return;
-        }
-        active.unbound_since = None;
-        if let Some(bound) = active.bound.take() {
-            self.subscription_ids.remove(&bound.id);
-            self.out.engine(Command::Unsubscribe { subscription: bound.id });
-        }
-        let response = proto::SubscriptionResponse {
-            track_sid: (&sid).into(),
-            err: proto::SubscriptionError::SeCodecUnsupported.into(),
-        };
-        self.send(key, Response::SubscriptionResponse(response));
-        self.negotiate(now, key);
-    }
-
     /// `UpdateTrackSettings`: kept for each track, applied where it flows.
     pub(crate) fn update_track_settings(
         &mut self,
+        now: Instant,
         key: ParticipantKey,
         update: &proto::UpdateTrackSettings,
     ) {
@@ -433,22 +350,22 @@ impl Room {
             let Some(sid) = TrackSid::parse(sid) else { continue };
             let settings = proto::UpdateTrackSettings { track_sids: Vec::new(), ..update.clone() };
             participant.subscriptions.entry(sid.clone()).or_default().settings = Some(settings);
-            self.apply_settings(key, &sid);
+            self.apply_settings(now, key, &sid);
         }
     }
 
     /// `SyncState.track_sids_disabled`.
-    pub(crate) fn disable_tracks(&mut self, key: ParticipantKey, sids: &[String]) {
+    pub(crate) fn disable_tracks(&mut self, now: Instant, key: ParticipantKey, sids: &[String]) {
         for sid in sids {
             let Some(participant) = self.participants.get_mut(&key) else { return };
             let Some(sid) = TrackSid::parse(sid) else { continue };
             let Some(subscription) = participant.subscriptions.get_mut(&sid) else { continue };
             subscription.settings.get_or_insert_default().disabled = true;
-            self.apply_settings(key, &sid);
+            self.apply_settings(now, key, &sid);
         }
     }
 
-    fn apply_settings(&mut self, key: ParticipantKey, sid: &TrackSid) {
+    fn apply_settings(&mut self, now: Instant, key: ParticipantKey, sid: &TrackSid) {
         let Some(participant) = self.participants.get_mut(&key) else { return };
         let adaptive = participant.options.adaptive_stream;
         let cap = participant.is_low_power().then_some(&self.config.low_power);
@@ -456,29 +373,38 @@ impl Room {
         let Some(active) = &mut subscription.active else { return };
         let Some(bound) = &mut active.bound else { return };
         let Some(track) = self.tracks.get(&active.track) else { return };
-        let settings = track.subscription_settings(subscription.settings.as_ref(), adaptive, cap);
-        if std::mem::replace(&mut bound.settings, settings) != settings {
-            let subscription = bound.id;
-            self.out.engine(Command::UpdateSubscription { subscription, settings });
+        let wish = subscription.settings.as_ref();
+        let settings = track.subscription_settings(bound.codec, wish, adaptive, cap);
+        if std::mem::replace(&mut bound.settings, settings) == settings {
+            return;
+        }
+        match bound.id {
+            Some(subscription) => {
+                self.out.engine(Command::UpdateSubscription { subscription, settings });
+            }
+            None => {
+                let track = active.track;
+                self.update_dynacast(now, track);
+            }
         }
     }
 
     /// Settings of every subscription of a participant again, after its own wishes changed.
-    pub(crate) fn reapply_own_settings(&mut self, key: ParticipantKey) {
+    pub(crate) fn reapply_own_settings(&mut self, now: Instant, key: ParticipantKey) {
         let Some(participant) = self.participants.get(&key) else { return };
         let sids: Vec<TrackSid> = participant.subscriptions.keys().cloned().collect();
         for sid in sids {
-            self.apply_settings(key, &sid);
+            self.apply_settings(now, key, &sid);
         }
     }
 
     /// Settings of every subscriber again, after the dimensions or layers of a track changed.
-    pub(crate) fn reapply_settings(&mut self, id: TrackId) {
+    pub(crate) fn reapply_settings(&mut self, now: Instant, id: TrackId) {
         let Some(track) = self.tracks.get(&id) else { return };
         let sid = track.sid.clone();
         let subscribers: Vec<ParticipantKey> = track.subscribers.iter().copied().collect();
         for key in subscribers {
-            self.apply_settings(key, &sid);
+            self.apply_settings(now, key, &sid);
         }
     }
 
@@ -590,24 +516,4 @@ pub(crate) fn permits(publisher: &Participant, subscriber: &Participant, sid: &s
             || of_one.participant_sid == subscriber.sid.as_str();
         named && (of_one.all_tracks || of_one.track_sids.iter().any(|track| track == sid))
     })
-}
-
-fn sender_params(binding: &SenderBinding) -> SenderParams {
-    let codec = &binding.codec;
-    SenderParams {
-        mid: binding.mid.clone(),
-        codec: codec.codec,
-        pt: codec.pt,
-        rtx_pt: codec.rtx_pt,
-        red_primary_pt: binding.red_primary_pt,
-        ssrc: binding.ssrc,
-        rtx_ssrc: binding.rtx_ssrc,
-        clock_rate: codec.clock_rate,
-        extensions: binding.extensions,
-        cname: binding.cname.clone(),
-        // RED repairs itself; a retransmission would come too late for it (LiveKit does the same).
-        nack: codec.feedback.nack && codec.codec != Codec::Red,
-        transport_cc: codec.feedback.transport_cc,
-        remb: codec.feedback.remb,
-    }
 }

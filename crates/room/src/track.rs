@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use sluice_engine::api::SubscriptionSettings;
+use sluice_engine::api::{SubscriptionSettings, TrackId};
 use sluice_proto as proto;
 use sluice_proto::{TrackSource, VideoQuality};
 use sluice_rtp::codec::{Codec, MediaKind};
-use sluice_transport::sdp::CodecParameters;
+use sluice_transport::sdp::{CodecParameters, SenderBinding};
 
 use crate::ids::TrackSid;
 use crate::low_power::LowPower;
@@ -34,7 +34,12 @@ pub(crate) struct Track {
     pub(crate) sid: TrackSid,
     pub(crate) owner: ParticipantKey,
     pub(crate) kind: MediaKind,
+    /// The codec that it was published with first.
     pub(crate) codec: CodecParameters,
+    /// Other codecs of a video track that its publisher can send, most wanted first.
+    pub(crate) backups: Vec<BackupCodec>,
+    /// The backup codec that receivers get wherever they can decode it, in place of the first one.
+    pub(crate) regressed: Option<Codec>,
     /// Audio is published with redundancy (RED), or gets it from us: receivers are offered RED.
     pub(crate) redundant: bool,
     pub(crate) info: proto::TrackInfo,
@@ -49,13 +54,32 @@ pub(crate) struct Track {
     pub(crate) has_media: bool,
 }
 
-/// What receivers want of a video track, for dynacast.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Wanted {
-    /// Last value from the workers; outer `None` = they never said.
+/// A codec that a video track is published in beside its first one, or can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BackupCodec {
+    pub(crate) codec: CodecParameters,
+    /// Its stream with the workers; `None` until the publisher sends it.
+    pub(crate) id: Option<TrackId>,
+    /// Whether any media of it has come.
+    pub(crate) has_media: bool,
+    /// Last highest wanted layer from the workers; outer `None` = they never said.
     pub(crate) latest: Option<Option<u8>>,
-    /// What the publisher was told last.
-    pub(crate) announced: Option<Option<u8>>,
+}
+
+impl BackupCodec {
+    /// One that could be published.
+    pub(crate) fn possible(codec: CodecParameters) -> Self {
+        Self { codec, id: None, has_media: false, latest: None }
+    }
+}
+
+/// What receivers want of a video track, for dynacast.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    /// Last value from the workers for the first codec; outer `None` = they never said.
+    pub(crate) latest: Option<Option<u8>>,
+    /// What the publisher was told last of each codec; empty = nothing yet.
+    pub(crate) announced: Vec<(Codec, Option<VideoQuality>)>,
 }
 
 impl Track {
@@ -80,7 +104,41 @@ impl Track {
     /// Codecs to offer a subscriber, most wanted first.
     pub(crate) fn sender_codecs(&self, takes_red: bool) -> Vec<CodecParameters> {
         let red = (self.redundant && takes_red).then(|| CodecParameters::new(Codec::Red, ""));
-        red.into_iter().chain([self.codec.clone()]).collect()
+        let codecs = [&self.codec].into_iter().chain(self.backups.iter().map(|b| &b.codec));
+        let mut codecs: Vec<CodecParameters> = red.into_iter().chain(codecs.cloned()).collect();
+        codecs.sort_by_key(|codec| self.regressed != Some(codec.codec));
+        codecs
+    }
+
+    /// Which of the codecs of a binding is to flow.
+    pub(crate) fn codec_for(&self, binding: &SenderBinding) -> Codec {
+        let decodable = |codec: Codec| {
+            binding.codec.codec == codec || binding.alternatives.iter().any(|b| b.1.codec == codec)
+        };
+        if self.backups.is_empty() {
+            return binding.codec.codec;
+        }
+        let mut codecs = self.sender_codecs(false).into_iter().map(|codec| codec.codec);
+        codecs.find(|codec| decodable(*codec)).unwrap_or(binding.codec.codec)
+    }
+
+    pub(crate) fn backup(&self, codec: Codec) -> Option<&BackupCodec> {
+        self.backups.iter().find(|backup| backup.codec.codec == codec)
+    }
+
+    pub(crate) fn backup_mut(&mut self, codec: Codec) -> Option<&mut BackupCodec> {
+        self.backups.iter_mut().find(|backup| backup.codec.codec == codec)
+    }
+
+    /// The stream of a codec with the workers; `own` is the track's own. `None` while the codec is
+    /// not published.
+    pub(crate) fn stream_of(&self, own: TrackId, codec: Codec) -> Option<TrackId> {
+        self.backup(codec).map_or(Some(own), |backup| backup.id)
+    }
+
+    /// Every stream of the track with the workers.
+    pub(crate) fn streams(&self, own: TrackId) -> impl Iterator<Item = TrackId> + '_ {
+        std::iter::once(own).chain(self.backups.iter().filter_map(|backup| backup.id))
     }
 
     /// Name of the group that the track is played in sync with: its own stream, or its source's.
@@ -93,16 +151,18 @@ impl Track {
         }
     }
 
-    fn layers(&self) -> &[proto::VideoLayer] {
-        match self.info.codecs.first() {
+    fn layers(&self, codec: Codec) -> &[proto::VideoLayer] {
+        let codecs = &self.info.codecs;
+        let own = codecs.iter().find(|entry| entry.mime_type == codec.mime());
+        match own.or(codecs.first()) {
             Some(codec) if !codec.layers.is_empty() => &codec.layers,
             _ => &self.info.layers,
         }
     }
 
-    /// The spatial layer that a quality means: the best declared layer not above it.
-    pub(crate) fn spatial_of(&self, quality: VideoQuality) -> u8 {
-        let layers = self.layers();
+    /// The spatial layer of a codec that a quality means: the best declared layer not above it.
+    pub(crate) fn spatial_of(&self, codec: Codec, quality: VideoQuality) -> u8 {
+        let layers = self.layers(codec);
         if layers.is_empty() {
             return (quality as i32).clamp(0, 2) as u8;
         }
@@ -110,9 +170,9 @@ impl Track {
         within.saturating_sub(1).min(2) as u8
     }
 
-    /// The quality that a spatial layer stands for: the highest layer is always HIGH.
-    pub(crate) fn quality_of(&self, spatial: u8) -> VideoQuality {
-        let layers = self.layers();
+    /// The quality that a spatial layer of a codec stands for: the highest layer is always HIGH.
+    pub(crate) fn quality_of(&self, codec: Codec, spatial: u8) -> VideoQuality {
+        let layers = self.layers(codec);
         if layers.is_empty() {
             return VideoQuality::try_from(i32::from(spatial.min(2))).unwrap_or(VideoQuality::High);
         }
@@ -124,11 +184,11 @@ impl Track {
     }
 
     /// The lowest quality that fills a view of the given size.
-    fn quality_for_size(&self, width: u32, height: u32) -> VideoQuality {
+    fn quality_for_size(&self, codec: Codec, width: u32, height: u32) -> VideoQuality {
         let wanted = u64::from(width.min(height));
         let own = u64::from(self.info.width.min(self.info.height));
         let fills = |edge: u64| edge * 100 >= wanted * SIZE_TOLERANCE_PERCENT;
-        let layers = self.layers();
+        let layers = self.layers(codec);
         let declared = |layer: &proto::VideoLayer| u64::from(layer.width.min(layer.height));
         if layers.iter().any(|layer| declared(layer) > 0) {
             let fitting = layers.iter().find(|layer| fills(declared(layer)));
@@ -144,18 +204,20 @@ impl Track {
         }
     }
 
-    /// What a receiver's settings mean for the workers. Without settings a receiver that adapts
+    /// What a receiver's settings mean for the workers when it gets `codec`. Without settings a receiver that adapts
     /// starts low, because it will ask for more as soon as it shows the track.
     pub(crate) fn subscription_settings(
         &self,
+        codec: Codec,
         settings: Option<&proto::UpdateTrackSettings>,
         adaptive_stream: bool,
         low_power: Option<&LowPower>,
     ) -> SubscriptionSettings {
-        let mut result = self.wanted_settings(settings, adaptive_stream);
+        let mut result = self.wanted_settings(codec, settings, adaptive_stream);
         if let Some(cap) = low_power.filter(|_| self.kind == MediaKind::Video) {
             if self.source() != TrackSource::ScreenShare {
-                result.max_spatial = result.max_spatial.min(self.spatial_of(cap.max_quality));
+                result.max_spatial =
+                    result.max_spatial.min(self.spatial_of(codec, cap.max_quality));
             }
             result.max_temporal = result.max_temporal.min(temporal_for(cap.max_fps));
         }
@@ -164,6 +226,7 @@ impl Track {
 
     fn wanted_settings(
         &self,
+        codec: Codec,
         settings: Option<&proto::UpdateTrackSettings>,
         adaptive_stream: bool,
     ) -> SubscriptionSettings {
@@ -175,16 +238,16 @@ impl Track {
         }
         let Some(settings) = settings else {
             let quality = if adaptive_stream { VideoQuality::Low } else { VideoQuality::High };
-            result.max_spatial = self.spatial_of(quality);
+            result.max_spatial = self.spatial_of(codec, quality);
             return result;
         };
         let quality = if settings.width > 0 && settings.height > 0 {
-            self.quality_for_size(settings.width, settings.height)
+            self.quality_for_size(codec, settings.width, settings.height)
         } else {
             settings.quality()
         };
         result.enabled = !settings.disabled && quality != VideoQuality::Off;
-        result.max_spatial = self.spatial_of(quality);
+        result.max_spatial = self.spatial_of(codec, quality);
         result.max_temporal = temporal_for(settings.fps);
         result
     }
@@ -261,6 +324,8 @@ mod tests {
             owner: ParticipantKey(0),
             kind: MediaKind::Video,
             codec: CodecParameters::new(Codec::Vp8, ""),
+            backups: Vec::new(),
+            regressed: None,
             redundant: false,
             info: proto::TrackInfo { width: 1280, height: 720, layers, ..Default::default() },
             subscribers: BTreeSet::new(),
@@ -285,7 +350,9 @@ mod tests {
     #[test]
     fn view_size_picks_the_lowest_layer_that_fills_ninety_percent() {
         let track = three_layers();
-        let spatial = |w, h| track.subscription_settings(Some(&size(w, h)), true, None).max_spatial;
+        let spatial = |w, h| {
+            track.subscription_settings(Codec::Vp8, Some(&size(w, h)), true, None).max_spatial
+        };
         assert_eq!(spatial(320, 180), 0);
         assert_eq!(spatial(355, 200), 0);
         assert_eq!(spatial(358, 202), 1);
@@ -298,7 +365,9 @@ mod tests {
     #[test]
     fn undeclared_layers_count_as_180_360_and_the_original() {
         let track = video(&[]);
-        let spatial = |w, h| track.subscription_settings(Some(&size(w, h)), true, None).max_spatial;
+        let spatial = |w, h| {
+            track.subscription_settings(Codec::Vp8, Some(&size(w, h)), true, None).max_spatial
+        };
         assert_eq!(spatial(300, 170), 0);
         assert_eq!(spatial(600, 340), 1);
         assert_eq!(spatial(1280, 720), 2);
@@ -307,33 +376,36 @@ mod tests {
     #[test]
     fn without_settings_an_adaptive_receiver_starts_low() {
         let track = three_layers();
-        assert_eq!(track.subscription_settings(None, true, None).max_spatial, 0);
-        assert_eq!(track.subscription_settings(None, false, None).max_spatial, 2);
+        assert_eq!(track.subscription_settings(Codec::Vp8, None, true, None).max_spatial, 0);
+        assert_eq!(track.subscription_settings(Codec::Vp8, None, false, None).max_spatial, 2);
     }
 
     #[test]
     fn a_single_layer_is_layer_zero_at_any_quality() {
         let track = video(&[(VideoQuality::High, 1280, 720)]);
-        assert_eq!(track.spatial_of(VideoQuality::Low), 0);
-        assert_eq!(track.spatial_of(VideoQuality::High), 0);
-        assert_eq!(track.quality_of(0), VideoQuality::High);
+        assert_eq!(track.spatial_of(Codec::Vp8, VideoQuality::Low), 0);
+        assert_eq!(track.spatial_of(Codec::Vp8, VideoQuality::High), 0);
+        assert_eq!(track.quality_of(Codec::Vp8, 0), VideoQuality::High);
     }
 
     #[test]
     fn two_layers_map_to_the_qualities_that_were_declared() {
         let track = video(&[(VideoQuality::Low, 320, 180), (VideoQuality::High, 1280, 720)]);
-        assert_eq!(track.spatial_of(VideoQuality::Medium), 0);
-        assert_eq!(track.spatial_of(VideoQuality::High), 1);
-        assert_eq!(track.quality_of(1), VideoQuality::High);
+        assert_eq!(track.spatial_of(Codec::Vp8, VideoQuality::Medium), 0);
+        assert_eq!(track.spatial_of(Codec::Vp8, VideoQuality::High), 1);
+        assert_eq!(track.quality_of(Codec::Vp8, 1), VideoQuality::High);
     }
 
     #[test]
     fn disabled_tracks_and_low_frame_rates_are_passed_on() {
         let track = three_layers();
         let disabled = proto::UpdateTrackSettings { disabled: true, ..Default::default() };
-        assert!(!track.subscription_settings(Some(&disabled), false, None).enabled);
+        assert!(!track.subscription_settings(Codec::Vp8, Some(&disabled), false, None).enabled);
         let slow = proto::UpdateTrackSettings { fps: 7, ..size(1280, 720) };
-        assert_eq!(track.subscription_settings(Some(&slow), false, None).max_temporal, 0);
+        assert_eq!(
+            track.subscription_settings(Codec::Vp8, Some(&slow), false, None).max_temporal,
+            0
+        );
     }
 
     #[test]
@@ -341,7 +413,7 @@ mod tests {
         let mut track = three_layers();
         let cap = LowPower::default();
         let capped = |track: &Track, settings: Option<&proto::UpdateTrackSettings>| {
-            let result = track.subscription_settings(settings, false, Some(&cap));
+            let result = track.subscription_settings(Codec::Vp8, settings, false, Some(&cap));
             (result.max_spatial, result.max_temporal)
         };
         assert_eq!(capped(&track, None), (1, 1));
@@ -350,7 +422,7 @@ mod tests {
         track.info.source = TrackSource::ScreenShare.into();
         assert_eq!(capped(&track, None), (2, 1), "text stays readable");
         let unlimited = LowPower { max_quality: VideoQuality::High, max_fps: 0 };
-        let result = track.subscription_settings(None, false, Some(&unlimited));
+        let result = track.subscription_settings(Codec::Vp8, None, false, Some(&unlimited));
         assert_eq!((result.max_spatial, result.max_temporal), (2, MAX_TEMPORAL));
     }
 
@@ -359,7 +431,7 @@ mod tests {
         let track = three_layers();
         let weight = |priority| {
             let settings = proto::UpdateTrackSettings { priority, ..size(1280, 720) };
-            track.subscription_settings(Some(&settings), false, None).priority
+            track.subscription_settings(Codec::Vp8, Some(&settings), false, None).priority
         };
         assert_eq!([1, 2, 8, 1_000, 0].map(weight), [8, 7, 1, 1, 1]);
     }

@@ -146,6 +146,22 @@ fn sorted_layers(
     layers
 }
 
+/// Adds a further codec that the client announces for an existing track, or what it says anew of a
+/// known one.
+pub(crate) fn add_codec(info: &mut TrackInfo, mut announced: proto::SimulcastCodecInfo) {
+    let known = info.codecs.iter_mut().find(|known| known.mime_type == announced.mime_type);
+    let Some(known) = known else { return info.codecs.push(announced) };
+    known.cid = announced.cid;
+    // livekit-client does not repeat the size of the picture.
+    for layer in announced.layers.iter_mut().filter(|layer| layer.width == 0) {
+        let of_quality = known.layers.iter().find(|known| known.quality == layer.quality);
+        if let Some(sized) = of_quality {
+            (layer.width, layer.height) = (sized.width, sized.height);
+        }
+    }
+    known.layers = announced.layers;
+}
+
 /// Fills in what the SDP and the answer decided.
 pub(crate) fn complete(
     info: &mut TrackInfo,
@@ -153,31 +169,75 @@ pub(crate) fn complete(
     codec: Codec,
     sdp_track_id: &str,
 ) {
-    let mime = codec.mime().to_owned();
+    let mime = codec.mime();
     let index = info.codecs.iter().position(|entry| entry.mime_type == mime).unwrap_or(0);
     // The codec that flows is the primary one.
     if index > 0 {
         info.codecs.swap(0, index);
     }
-    info.mime_type.clone_from(&mime);
+    mime.clone_into(&mut info.mime_type);
     info.mid.clone_from(&receiver.mid);
     if let Some(entry) = info.codecs.first_mut() {
-        let rids = rids_low_to_high(&receiver.rids);
-        for (layer_index, layer) in entry.layers.iter_mut().enumerate() {
-            if let Some(rid) = rids.get(layer_index) {
-                layer.rid.clone_from(rid);
-            }
-            if let Some(ssrc) = receiver.ssrcs.get(layer_index) {
-                layer.ssrc = ssrc.ssrc;
-                layer.repair_ssrc = ssrc.rtx_ssrc.unwrap_or(0);
-            }
-        }
-        entry.mime_type = mime;
-        entry.mid.clone_from(&receiver.mid);
-        if entry.cid != sdp_track_id {
-            sdp_track_id.clone_into(&mut entry.sdp_cid);
-        }
+        complete_codec(entry, receiver, mime, sdp_track_id);
         info.layers.clone_from(&entry.layers);
+    }
+}
+
+/// Fills in what the SDP and the answer decided about a further codec of a track.
+pub(crate) fn complete_backup(
+    info: &mut TrackInfo,
+    receiver: &ReceiverBinding,
+    codec: Codec,
+    sdp_track_id: &str,
+) {
+    let mime = codec.mime();
+    if let Some(entry) = info.codecs.iter_mut().find(|entry| entry.mime_type == mime) {
+        complete_codec(entry, receiver, mime, sdp_track_id);
+    }
+}
+
+fn complete_codec(
+    entry: &mut proto::SimulcastCodecInfo,
+    receiver: &ReceiverBinding,
+    mime: &str,
+    sdp_track_id: &str,
+) {
+    let rids = rids_low_to_high(&receiver.rids);
+    for (layer_index, layer) in entry.layers.iter_mut().enumerate() {
+        if let Some(rid) = rids.get(layer_index) {
+            layer.rid.clone_from(rid);
+        }
+        if let Some(ssrc) = receiver.ssrcs.get(layer_index) {
+            layer.ssrc = ssrc.ssrc;
+            layer.repair_ssrc = ssrc.rtx_ssrc.unwrap_or(0);
+        }
+    }
+    mime.clone_into(&mut entry.mime_type);
+    entry.mid.clone_from(&receiver.mid);
+    if entry.cid != sdp_track_id {
+        sdp_track_id.clone_into(&mut entry.sdp_cid);
+    }
+}
+
+/// What carries a layer of a codec, or of the first one.
+pub(crate) fn set_layer_source(
+    info: &mut TrackInfo,
+    backup: Option<Codec>,
+    layer: u8,
+    ssrc: u32,
+    rid: &str,
+) {
+    let entry = match backup {
+        Some(codec) => info.codecs.iter_mut().find(|entry| entry.mime_type == codec.mime()),
+        None => info.codecs.first_mut(),
+    };
+    let of_codec = entry.into_iter().flat_map(|entry| &mut entry.layers);
+    let of_track = info.layers.iter_mut().filter(|_| backup.is_none());
+    for of_layer in of_codec.chain(of_track) {
+        if of_layer.spatial_layer == i32::from(layer) {
+            of_layer.ssrc = ssrc;
+            rid.clone_into(&mut of_layer.rid);
+        }
     }
 }
 

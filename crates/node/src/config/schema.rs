@@ -297,12 +297,7 @@ pub(crate) const KEYS: &[Key] = &[
         Unset,
         NoEffect("whether a layer flows is told by its packets, with fixed times"),
     ),
-    key(
-        "video.codec_regression_threshold",
-        Uint,
-        U(5),
-        NoEffect("a backup codec is sent beside the first one, not instead of it"),
-    ),
+    key("video.codec_regression_threshold", Uint, U(5), Honoured),
     // room
     key("room.auto_create", Bool, B(true), Honoured),
     key("room.enabled_codecs", Block, Unset, Honoured),

@@ -240,6 +240,8 @@ pub(crate) struct RoomConfig {
     pub(crate) low_power_fps: u32,
     /// How long less quality must be enough before the publisher hears of it.
     pub(crate) dynacast_pause_delay: Duration,
+    /// Rooms of fewer participants move to a backup codec as a whole; 0 = of any size.
+    pub(crate) codec_regression_threshold: u32,
     /// Whether clients may publish data tracks.
     pub(crate) enable_data_tracks: bool,
     /// Whether participants may store blobs.
@@ -586,6 +588,8 @@ fn room(doc: &Document) -> Result<RoomConfig, ConfigError> {
         }),
         low_power_quality: quality("room.low_power.max_quality", doc)?,
         low_power_fps: u32::try_from(doc.uint("room.low_power.max_fps")).unwrap_or(u32::MAX),
+        codec_regression_threshold: u32::try_from(doc.uint("video.codec_regression_threshold"))
+            .unwrap_or(u32::MAX),
         dynacast_pause_delay: parse_duration(&doc.text("video.dynacast_pause_delay"))
             .unwrap_or_default(),
         enable_data_tracks: doc.bool("enable_data_tracks"),

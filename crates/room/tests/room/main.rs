@@ -1,6 +1,7 @@
 //! Rooms under virtual time: what clients and workers hear, one behaviour per test.
 
 mod api;
+mod backup_codec;
 mod data;
 mod data_blobs;
 mod data_tracks;

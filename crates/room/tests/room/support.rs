@@ -291,6 +291,12 @@ impl World {
         std::mem::take(&mut self.commands)
     }
 
+    /// Gives taken commands back to a later question.
+    pub(crate) fn put_back(&mut self, mut commands: Vec<Command>) {
+        commands.append(&mut self.commands);
+        self.commands = commands;
+    }
+
     pub(crate) fn take_subscribes(&mut self) -> Vec<Subscribe> {
         let commands = self.take_commands().into_iter();
         let subscribe = |command| match command {
