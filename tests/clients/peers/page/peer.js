@@ -105,6 +105,22 @@ class Received {
   }
 }
 
+// Every description of this page leaves a video codec out.
+function forgetCodec(name) {
+  const { codecs } = RTCRtpReceiver.getCapabilities('video');
+  const others = codecs.filter((codec) => codec.mimeType.toLowerCase() !== `video/${name}`);
+  for (const method of ['createOffer', 'createAnswer']) {
+    const original = RTCPeerConnection.prototype[method];
+    RTCPeerConnection.prototype[method] = function (...options) {
+      for (const transceiver of this.getTransceivers()) {
+        const video = transceiver.receiver.track.kind === 'video';
+        if (video && !transceiver.stopped) transceiver.setCodecPreferences(others);
+      }
+      return original.apply(this, options);
+    };
+  }
+}
+
 class Peer {
   received = new Map();
   data = [];
@@ -113,8 +129,10 @@ class Peer {
   speakers = [];
   said = 0;
 
-  async join({ url, token, v1 = true, subscribe = true }) {
+  // `cannot` names a video codec that this client does not have, as in an older browser.
+  async join({ url, token, v1 = true, subscribe = true, cannot = null }) {
     const started = performance.now();
+    if (cannot) forgetCodec(cannot);
     this.audioContext = new AudioContext();
     this.room = new Room({ singlePeerConnection: v1, adaptiveStream: false, dynacast: false });
     this.room.on(RoomEvent.TrackSubscribed, (track, publication, participant) => {
@@ -156,6 +174,8 @@ class Peer {
         simulcast: video.simulcast ?? false,
         videoCodec: video.codec ?? 'vp8',
         ...(video.mode && { scalabilityMode: video.mode, backupCodec: false }),
+        ...(video.backup && { backupCodec: { codec: video.backup } }),
+        ...(video.policy !== undefined && { backupCodecPolicy: video.policy }),
       });
     }
     if (audio) {
@@ -289,20 +309,22 @@ class Peer {
             round_trip_ms: pair?.currentRoundTripTime * 1000,
           };
         }),
-        inbound: byType('inbound-rtp').map((entry) =>
-          pick(entry, [
+        inbound: byType('inbound-rtp').map((entry) => ({
+          codec: stats.get(entry.codecId)?.mimeType,
+          ...pick(entry, [
             'kind', 'framesDecoded', 'framesDropped', 'keyFramesDecoded', 'freezeCount',
             'packetsReceived', 'packetsLost', 'nackCount', 'pliCount', 'retransmittedPacketsReceived',
             'frameWidth', 'frameHeight', 'concealedSamples', 'totalSamplesReceived', 'jitter',
             'bytesReceived', 'totalFreezesDuration',
           ]),
-        ),
-        outbound: byType('outbound-rtp').map((entry) =>
-          pick(entry, [
+        })),
+        outbound: byType('outbound-rtp').map((entry) => ({
+          codec: stats.get(entry.codecId)?.mimeType,
+          ...pick(entry, [
             'kind', 'rid', 'framesEncoded', 'packetsSent', 'nackCount', 'pliCount', 'active',
             'frameWidth', 'frameHeight', 'qualityLimitationReason', 'targetBitrate',
           ]),
-        ),
+        })),
         remoteInbound: byType('remote-inbound-rtp').map((entry) =>
           pick(entry, ['kind', 'packetsLost', 'roundTripTime', 'jitter', 'fractionLost']),
         ),
