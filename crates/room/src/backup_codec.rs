@@ -18,7 +18,8 @@ use sluice_transport::sdp::{CodecParameters, ReceiverBinding, SectionPreference}
 
 use crate::ids::TrackSid;
 use crate::participant::ParticipantKey;
-use crate::publish::{Accepted, PendingTrack, kind_of};
+use crate::pending::PendingTrack;
+use crate::publish::{Accepted, kind_of};
 use crate::room::Room;
 use crate::track::{BackupCodec, Track, next_version};
 use crate::track_info;

@@ -17,8 +17,9 @@ use crate::ids::{ParticipantSid, TrackSid};
 use crate::negotiation::Links;
 use crate::outputs::{SessionId, TokenClaims};
 use crate::params::SessionOptions;
+use crate::pending::PendingTrack;
 use crate::permissions::Grants;
-use crate::publish::{PendingTrack, PublishSection};
+use crate::publish::PublishSection;
 use crate::resume::ResumeSimulation;
 use crate::subscribe::Subscription;
 

@@ -3,23 +3,20 @@
 
 use std::time::{Duration, Instant};
 
-use sluice_engine::api::{
-    AnnouncedSsrc, Command, PayloadType, PublishedTrack, ReceiveParams, ReceiveSection, TrackId,
-};
+use sluice_engine::api::{Command, TrackId};
 use sluice_proto as proto;
+use sluice_proto::TrackType;
 use sluice_proto::request_response::{Reason, Request};
 use sluice_proto::signal_response::Message as Response;
-use sluice_proto::{AudioTrackFeature, TrackSource, TrackType};
 use sluice_rtp::codec::{Codec, MediaKind};
-use sluice_transport::sdp::{
-    CodecParameters, CodecPolicy, OpusAnswer, ReceiverBinding, RemoteOffer, SectionPreference,
-};
+use sluice_transport::sdp::{CodecParameters, CodecPolicy, ReceiverBinding, RemoteOffer};
 
-use crate::backup_codec::{AnnouncedBackup, backup_preference, possible_backups};
+use crate::backup_codec::possible_backups;
 use crate::ids::TrackSid;
 use crate::lifecycle::Departure;
 use crate::outputs::WebhookKind;
 use crate::participant::{Participant, ParticipantKey};
+use crate::pending::{Announced, Pending, PendingTrack};
 use crate::room::Room;
 use crate::timers::Timer;
 use crate::track::{Track, Wanted, next_version};
@@ -33,105 +30,6 @@ const PUBLICATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Announcements that may wait for an earlier track of the same cid to end (LiveKit's limit).
 const MAX_QUEUED_PER_CID: usize = 3;
-
-/// Something that was announced and has no media section yet.
-#[derive(Debug)]
-pub(crate) struct PendingTrack {
-    pub(crate) cid: String,
-    pub(crate) kind: MediaKind,
-    state: Pending,
-}
-
-#[derive(Debug)]
-enum Pending {
-    /// The same cid is in use; announced when it is free.
-    Queued(Box<proto::AddTrackRequest>),
-    /// The client knows the SID; a media section will match.
-    Announced(Announced),
-    /// A section of the offer that is being answered matches.
-    Claimed(Announced, String),
-}
-
-/// What a media section will carry.
-#[derive(Debug)]
-pub(crate) enum Announced {
-    /// A new track.
-    Track(Box<proto::TrackInfo>),
-    /// A further codec of a track.
-    Backup(AnnouncedBackup),
-}
-
-impl PendingTrack {
-    /// A further codec of a track.
-    pub(crate) fn backup(cid: String, kind: MediaKind, backup: AnnouncedBackup) -> Self {
-        Self { cid, kind, state: Pending::Announced(Announced::Backup(backup)) }
-    }
-
-    fn announced(&self) -> Option<&Announced> {
-        match &self.state {
-            Pending::Announced(announced) | Pending::Claimed(announced, _) => Some(announced),
-            Pending::Queued(_) => None,
-        }
-    }
-
-    /// The announced track; `None` while it waits for its cid, and for a further codec of one.
-    pub(crate) fn info(&self) -> Option<&proto::TrackInfo> {
-        match self.announced()? {
-            Announced::Track(info) => Some(info),
-            Announced::Backup(_) => None,
-        }
-    }
-
-    fn info_mut(&mut self) -> Option<&mut proto::TrackInfo> {
-        match &mut self.state {
-            Pending::Announced(Announced::Track(info))
-            | Pending::Claimed(Announced::Track(info), _) => Some(info),
-            _ => None,
-        }
-    }
-
-    /// The further codec of a track.
-    pub(crate) fn as_backup(&self) -> Option<&AnnouncedBackup> {
-        match self.announced()? {
-            Announced::Backup(backup) => Some(backup),
-            Announced::Track(_) => None,
-        }
-    }
-
-    fn source(&self) -> TrackSource {
-        match &self.state {
-            Pending::Queued(request) => request.source(),
-            Pending::Announced(announced) | Pending::Claimed(announced, _) => match announced {
-                Announced::Track(info) => info.source(),
-                Announced::Backup(backup) => backup.source,
-            },
-        }
-    }
-
-    fn is_queued(&self) -> bool {
-        matches!(self.state, Pending::Queued(_))
-    }
-
-    fn is_announced(&self) -> bool {
-        matches!(self.state, Pending::Announced(_))
-    }
-
-    fn is_claimed_by(&self, mid: &str) -> bool {
-        matches!(&self.state, Pending::Claimed(_, claimed) if claimed == mid)
-    }
-
-    fn claim(&mut self, mid: String) {
-        self.state = match std::mem::replace(&mut self.state, Pending::Queued(Box::default())) {
-            Pending::Announced(announced) => Pending::Claimed(announced, mid),
-            state => state,
-        };
-    }
-
-    fn has_cid(&self, id: &str) -> bool {
-        let of_codec = |info: &proto::TrackInfo| info.codecs.iter().any(|codec| codec.cid == id);
-        self.cid == id || self.info().is_some_and(of_codec)
-    }
-}
 
 /// A media section on which the client sends.
 #[derive(Debug)]
@@ -310,34 +208,6 @@ impl Room {
                     found.claim(mid);
                 }
             }
-        }
-    }
-
-    fn prefer_codecs(&mut self, key: ParticipantKey) {
-        let Some(participant) = self.participants.get(&key) else { return };
-        let only_first = participant.client.ignores_codec_order();
-        let mut preferences = Vec::new();
-        for (mid, section) in &participant.sections {
-            let claimed = participant.pending.iter().find(|p| p.is_claimed_by(mid));
-            let info = claimed.and_then(PendingTrack::info);
-            let published = section.track.map(|stream| (stream, self.track_of_stream(stream)));
-            let published =
-                published.and_then(|(stream, id)| Some((stream, self.tracks.get(&id)?)));
-            let preference = match (claimed.and_then(PendingTrack::as_backup), info, published) {
-                (Some(backup), ..) => backup.preference(only_first),
-                (None, Some(info), _) => preference(info, section.kind, only_first),
-                (None, None, Some((stream, track))) => match track.backup_of_stream(stream) {
-                    Some(backup) => backup_preference(backup.codec.codec, only_first),
-                    None => preference(&track.info, section.kind, only_first),
-                },
-                (None, None, None) => continue,
-            };
-            preferences.push((mid.clone(), preference));
-        }
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let session = &mut participant.links.answering.session;
-        for (mid, preference) in preferences {
-            session.set_section_preference(&mid, preference);
         }
     }
 
@@ -594,24 +464,6 @@ impl Room {
         }
     }
 
-    /// Tells the workers what the client may send.
-    pub(crate) fn send_receive_params(&mut self, key: ParticipantKey) {
-        let Some(participant) = self.participants.get(&key) else { return };
-        let (tracks, backups) = (&self.tracks, &self.backup_streams);
-        let sections = participant.sections.values();
-        let sections = sections.filter_map(|section| {
-            let receiver = section.receiver.as_ref()?;
-            let track = section.track.and_then(|stream| {
-                let id = backups.get(&stream).unwrap_or(&stream);
-                Some((stream, tracks.get(id)?))
-            });
-            Some(receive_section(receiver, track))
-        });
-        let receive = Box::new(ReceiveParams { sections: sections.collect() });
-        let peer = participant.links.answering.peer.id;
-        self.out.engine(Command::SetReceive { peer, receive });
-    }
-
     /// The first packet of a layer of a stream arrived: its SSRC is part of what others may know.
     pub(crate) fn layer_started(
         &mut self,
@@ -687,7 +539,7 @@ fn publishes_red(receiver: &ReceiverBinding) -> bool {
 
 /// Whether redundancy is wanted for an audio track, and possible: what is encrypted end to end is
 /// not taken apart.
-fn may_be_redundant(info: &proto::TrackInfo) -> bool {
+pub(crate) fn may_be_redundant(info: &proto::TrackInfo) -> bool {
     !info.disable_red && info.encryption() == proto::encryption::Type::None
 }
 
@@ -696,62 +548,4 @@ fn may_be_redundant(info: &proto::TrackInfo) -> bool {
 fn chosen_codec(receiver: &ReceiverBinding) -> Option<CodecParameters> {
     let codec = receiver.codecs.iter().find(|codec| codec.codec != Codec::Red)?;
     Some(CodecParameters::new(codec.codec, codec.fmtp.clone()))
-}
-
-fn preference(info: &proto::TrackInfo, kind: MediaKind, only_first: bool) -> SectionPreference {
-    let mimes = info.codecs.iter().map(|codec| codec.mime_type.as_str());
-    let mut codecs = CodecPolicy::from_mime_types(mimes).codecs().to_vec();
-    if kind == MediaKind::Audio {
-        codecs.retain(|codec| *codec != Codec::Red);
-        if codecs.is_empty() {
-            codecs.push(Codec::Opus);
-        }
-        if codecs[0] == Codec::Opus && may_be_redundant(info) {
-            codecs.insert(0, Codec::Red);
-        }
-    }
-    let has = |feature: AudioTrackFeature| info.audio_features.contains(&feature.into());
-    SectionPreference {
-        only_first: only_first && kind == MediaKind::Video && !codecs.is_empty(),
-        codecs,
-        opus: OpusAnswer {
-            dtx: !has(AudioTrackFeature::TfNoDtx),
-            stereo: has(AudioTrackFeature::TfStereo),
-        },
-    }
-}
-
-fn receive_section(receiver: &ReceiverBinding, track: Option<(TrackId, &Track)>) -> ReceiveSection {
-    ReceiveSection {
-        mid: receiver.mid.clone(),
-        kind: receiver.kind,
-        track: track.map(|(id, track)| PublishedTrack {
-            track: id,
-            encrypted: track.is_encrypted(),
-            microphone: track.source() == TrackSource::Microphone,
-            screen_share: track.is_screen_share(),
-        }),
-        // The blocks of encrypted RED cannot be told apart; it is not asked for either.
-        payload_types: receiver
-            .codecs
-            .iter()
-            .filter(|codec| codec.codec != Codec::Red || !track.is_some_and(|t| t.1.is_encrypted()))
-            .map(|codec| PayloadType {
-                pt: codec.pt,
-                codec: codec.codec,
-                clock_rate: codec.clock_rate,
-                rtx_pt: codec.rtx_pt,
-                fmtp: codec.fmtp.clone(),
-            })
-            .collect(),
-        extensions: receiver.extensions,
-        rids: track_info::rids_low_to_high(&receiver.rids),
-        ssrcs: receiver
-            .ssrcs
-            .iter()
-            .map(|ssrc| AnnouncedSsrc { ssrc: ssrc.ssrc, rtx_ssrc: ssrc.rtx_ssrc })
-            .collect(),
-        transport_cc: receiver.codecs.iter().any(|codec| codec.feedback.transport_cc),
-        nack: receiver.codecs.iter().any(|codec| codec.feedback.nack),
-    }
 }

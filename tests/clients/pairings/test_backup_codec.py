@@ -84,6 +84,9 @@ def test_a_receiver_without_the_codec_gets_the_backup(call, measure, policy, v1)
     # Who comes back from a broken signal connection still sees it.
     older.call("simulate", scenario="signal-reconnect")
     watch(older)
+    for muted in (True, False):
+        publishing.call("mute", muted=muted, source="camera")
+    watch(older)
     late = room.join("browser", "late", v1=v1, cannot="vp9")
     watch(late)
     assert decoded_now(late) == "vp8"
