@@ -259,6 +259,17 @@ impl DownTrack {
         &self.config
     }
 
+    /// Lets timestamps go on after another subscription of the same SSRC: the newest one that it
+    /// sent, and when. Receivers drop what seems older than what they have played.
+    pub fn continue_after(&mut self, newest: (u32, Instant)) {
+        self.ts.continue_after(newest);
+    }
+
+    /// The newest timestamp that was sent, and when.
+    pub fn last_sent(&self) -> Option<(u32, Instant)> {
+        self.ts.last_sent()
+    }
+
     /// Changes what the receiver wants.
     pub fn set_settings(&mut self, now: Instant, settings: DownTrackSettings) {
         self.settings = settings;

@@ -110,6 +110,16 @@ impl TsMunger {
         source_ts.wrapping_add(self.offset)
     }
 
+    /// Goes on after another stream of the same SSRC, which sent `newest` at the given time last.
+    pub fn continue_after(&mut self, newest: (u32, Instant)) {
+        self.newest = Some(newest);
+    }
+
+    /// The newest target timestamp sent, and when.
+    pub fn last_sent(&self) -> Option<(u32, Instant)> {
+        self.newest
+    }
+
     /// The newest target timestamp sent.
     pub fn newest(&self) -> Option<u32> {
         self.newest.map(|(ts, _)| ts)
@@ -146,6 +156,15 @@ mod tests {
     fn the_first_source_keeps_its_timestamps() {
         let (munger, _) = sent(77);
         assert_eq!(munger.newest(), Some(77));
+    }
+
+    #[test]
+    fn a_stream_that_continues_another_begins_where_time_has_brought_it() {
+        let (before, t0) = sent(77);
+        let mut munger = TsMunger::new(CLOCK);
+        munger.continue_after(before.last_sent().expect("something was sent"));
+        munger.start(t0 + ms(100), 3_000_000_000, None, Transition::Switch).expect("in time");
+        assert_eq!(munger.map(t0 + ms(100), 3_000_000_000), 77 + 100 * MS);
     }
 
     #[test]

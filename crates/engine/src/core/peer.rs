@@ -23,6 +23,14 @@ new_key_type! {
     pub(crate) struct DownKey;
 }
 
+/// How far the stream of an ended subscription came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Retired {
+    pub(crate) last_seq: u16,
+    /// Newest timestamp of media, and when it was sent.
+    pub(crate) last_sent: Option<(u32, Instant)>,
+}
+
 /// One peer connection.
 pub(crate) struct PeerState {
     pub(crate) id: PeerId,
@@ -51,7 +59,7 @@ pub(crate) struct PeerState {
     /// Those that wait for a key frame and repeat their request.
     pub(crate) awaiting: Vec<DownKey>,
     /// Last sequence number of SSRCs whose subscription ended.
-    pub(crate) retired: FxHashMap<u32, u16>,
+    pub(crate) retired: FxHashMap<u32, Retired>,
     /// Next transport-wide sequence number towards the peer.
     pub(crate) twcc_seq: u16,
     pub(crate) egress: Vec<Egress>,

@@ -10,7 +10,7 @@ use sluice_sfu::{DownTrack, DownTrackConfig, DownTrackSettings, PlayoutDelayCont
 use crate::api::{RoomKey, SenderParams, Subscribe, SubscriptionId, SubscriptionSettings, TrackId};
 use crate::core::Core;
 use crate::core::outgoing::Template;
-use crate::core::peer::{DownKey, PeerKey, PeerState};
+use crate::core::peer::{DownKey, PeerKey, PeerState, Retired};
 use crate::core::track::{Down, Feed, PathFeedback, Wire};
 use crate::link::{FeedKey, LinkMessage};
 use crate::stats::DropCause;
@@ -64,6 +64,7 @@ impl Core {
             first_rtx_seq: sender.rtx_ssrc.map_or(0, |ssrc| first_seq(state, ssrc)),
             live_layers: self.feeds.get(feed).map(|feed| feed.live_layers).unwrap_or_default(),
         };
+        let before = state.retired.get(&sender.ssrc).and_then(|retired| retired.last_sent);
         let rtx_ssrc = sender.rtx_ssrc;
         let path_feedback = PathFeedback::of(&sender);
         let mut wire = Wire::new(sender);
@@ -74,11 +75,15 @@ impl Core {
         if let Some(feed) = self.feeds.get_mut(feed) {
             feed.forms.add(&wire);
         }
+        let mut down_track = DownTrack::new(config, down_settings(settings), now);
+        if let Some(newest) = before {
+            down_track.continue_after(newest);
+        }
         let key = self.downs.insert(Down {
             id: subscription,
             peer,
             feed,
-            track: DownTrack::new(config, down_settings(settings), now),
+            track: down_track,
             wire,
             settings,
             screen_share,
@@ -149,7 +154,7 @@ impl Core {
             state.downs.retain(|other| *other != key);
             state.awaiting.retain(|other| *other != key);
             state.down_by_ssrc.retain(|_, other| *other != key);
-            retire(state, &down.wire);
+            retire(state, &down);
         }
         let Some(feed) = self.feeds.get_mut(down.feed) else { return };
         feed.downs.retain(|other| *other != key);
@@ -257,16 +262,19 @@ fn down_settings(settings: SubscriptionSettings) -> DownTrackSettings {
 
 /// Where the numbering of an SSRC goes on: SRTP must not see a number twice under one key.
 fn first_seq(state: &PeerState, ssrc: u32) -> u16 {
-    let next = state.retired.get(&ssrc).map(|last| last.wrapping_add(1));
+    let next = state.retired.get(&ssrc).map(|retired| retired.last_seq.wrapping_add(1));
     next.unwrap_or_else(|| rand::random::<u16>() & FIRST_SEQ_MASK)
 }
 
 /// Remembers how far the SSRCs of a subscription were numbered.
-fn retire(state: &mut PeerState, wire: &Wire) {
+fn retire(state: &mut PeerState, Down { wire, track, .. }: &Down) {
     if state.retired.len() >= MAX_RETIRED {
         state.retired.clear();
     }
+    let of_stream = |(ssrc, last_seq), last_sent| (ssrc, Retired { last_seq, last_sent });
     let rtx = wire.rtx.map(|(ssrc, _)| ssrc).zip(wire.last_rtx_seq);
     let media = wire.last_seq.map(|seq| (wire.ssrc, seq));
+    let media = media.map(|media| of_stream(media, track.last_sent()));
+    let rtx = rtx.map(|rtx| of_stream(rtx, None));
     state.retired.extend([media, rtx].into_iter().flatten());
 }
