@@ -453,9 +453,10 @@ mod tests {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/configs/livekit-every-key.yaml");
         let flags = Flags { config: Some(file.into()), ..Flags::default() };
         let document = merged_document(&flags, &Environment::new()).unwrap();
-        const OWN: [&str; 8] = [
+        const OWN: [&str; 9] = [
             "http.",
             "pages.",
+            "pin_workers",
             "room.audio.",
             "room.low_power.",
             "room_affinity",
