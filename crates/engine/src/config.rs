@@ -20,7 +20,7 @@ pub const SOCKET_BUFFER_BYTES: usize = 5 << 20;
 const START_BPS: u64 = 2_500_000;
 
 /// Default of [`EngineConfig::egress_hold`].
-pub const DEFAULT_EGRESS_HOLD: Duration = Duration::from_millis(5);
+pub const DEFAULT_EGRESS_HOLD: Duration = Duration::from_millis(2);
 
 /// Default of [`EngineConfig::room_affinity`], peers: a meeting of sixteen with two peer connections
 /// each, which a tenth of a core carries.

@@ -17,8 +17,8 @@ from harness.server import end_with_parent
 
 HERE, PATH_NEAR, PATH_FAR, FAR = "10.77.3.1", "10.77.3.2", "10.77.2.1", "10.77.2.2"
 RELAY = pathlib.Path(__file__).with_name("relay.py")
-# What a home router keeps before it drops (tbf's `latency`), and its bucket.
-QUEUE_MS, BURST_BYTES = 200, 3_200
+# What a home router keeps before it drops (tbf's `latency`), and its bucket: one packet, a serial line.
+QUEUE_MS, BURST_BYTES = 200, 1_600
 
 
 def run(*words):

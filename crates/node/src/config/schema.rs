@@ -204,7 +204,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("rtc.enable_loopback_candidate", Bool, B(false), Honoured),
     key("rtc.force_tcp", Bool, B(false), Honoured),
     key("rtc.batch_io.batch_size", Uint, Unset, NoEffect("Sluice always batches")),
-    key("rtc.batch_io.max_flush_interval", Duration, T("5ms"), Honoured),
+    key("rtc.batch_io.max_flush_interval", Duration, T("2ms"), Honoured),
     key("rtc.sctp_min_cwnd", Uint, Unset, PION),
     key("rtc.sctp_fast_rtx_wnd", Uint, Unset, PION),
     key("rtc.sctp_cwnd_ca_step", Uint, Unset, PION),
