@@ -55,7 +55,7 @@ def test_metrics_debug_pages_and_room_service_agree(call):
     assert total("livekit_participant_total") == len(participants) == 2
     assert total("livekit_track_published_total") == tracks == 2
     assert total("livekit_track_subscribed_total", 'kind="VIDEO"') == 1
-    assert total("livekit_track_subscribe_counter") == 2
+    assert total("livekit_track_subscribe_counter", 'state="success"') == 2
     assert total("livekit_participant_join_total", "rtc_active") == 2
     assert total("livekit_session_start_time_ms_count") == 2
     for direction in ("incoming", "outgoing"):
