@@ -101,9 +101,11 @@ impl Revocations {
             *file = (File::from_std(anew), lines);
             return Ok(());
         }
-        file.0.write_all(&written(&line)?).await?;
-        file.1 += 1;
-        file.0.sync_data().await
+        let line = written(&line)?;
+        let stored = store_line(&mut file.0, &line).await;
+        // Half a line may stand there now, which would spoil the next one: then all is written anew.
+        file.1 = if stored.is_ok() { file.1 + 1 } else { MAX_LINES };
+        stored
     }
 
     fn note(&self, line: &Line) {
@@ -160,6 +162,11 @@ impl Revocations {
         std::fs::rename(&beside, path)?;
         Ok((file, entries.len()))
     }
+}
+
+async fn store_line(file: &mut File, line: &[u8]) -> io::Result<()> {
+    file.write_all(line).await?;
+    file.sync_data().await
 }
 
 fn written(line: &Line) -> io::Result<Vec<u8>> {
