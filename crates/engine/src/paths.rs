@@ -1,7 +1,8 @@
 //! How media fares on the paths to and from clients, in histograms over all workers: loss, jitter and
 //! round-trip times as reports tell them, quality, and the time that packets spend here.
 //!
-//! Workers add to atomics, once for each report and not for each packet; metrics read them.
+//! Workers add to atomics, once for each report and each flush of media, not for each packet; metrics
+//! read them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

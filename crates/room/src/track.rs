@@ -204,8 +204,8 @@ impl Track {
         }
     }
 
-    /// What a receiver's settings mean for the workers when it gets `codec`. Without settings a receiver that adapts
-    /// starts low, because it will ask for more as soon as it shows the track.
+    /// What a receiver's settings mean for the workers when it gets `codec`. Without settings a
+    /// receiver that adapts starts low, because it will ask for more as soon as it shows the track.
     pub(crate) fn subscription_settings(
         &self,
         codec: Codec,

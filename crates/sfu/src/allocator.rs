@@ -540,10 +540,10 @@ impl<K: Copy> Stream<K> {
                 if Some(spatial) != lowest && !fluent {
                     continue;
                 }
-                // What costs nothing more is not held back: it has not been measured yet.
-                let whole = rates.get(spatial, temporal) == rates.get(spatial, max_temporal);
                 let bps = rates.get(spatial, temporal);
-                let temporal = if whole { max_temporal } else { temporal };
+                // What costs nothing more is not held back: it has not been measured yet.
+                let is_whole = bps == rates.get(spatial, max_temporal);
+                let temporal = if is_whole { max_temporal } else { temporal };
                 self.push_step(Step { spatial, temporal, bps });
             }
         }

@@ -323,8 +323,9 @@ impl DownTrack {
     }
 
     /// Something for the RTX stream that the receiver can do without, to fill a probe: the newest
-    /// packet that it has for certain and that has at least `min_len` bytes of payload, once more. `None` if there is
-    /// no such packet; then [`padding_seq`](Self::padding_seq) numbers a packet of padding only.
+    /// packet that it has for certain and that has at least `min_len` bytes of payload, once more.
+    /// `None` if there is no such packet; then [`padding_seq`](Self::padding_seq) numbers a packet of
+    /// padding only.
     pub fn padding<'h>(
         &mut self,
         now: Instant,
