@@ -45,8 +45,8 @@ class Relay(asyncio.DatagramProtocol):
     def rebind(self):
         """The server sees the impaired client's next datagram come from another address."""
         for client in [client for client in self.upstreams if client[0] == self.impaired]:
-            transport, _ = self.upstreams.pop(client).result()
-            transport.close()
+            opening = self.upstreams.pop(client)
+            opening.add_done_callback(lambda opened: opened.result()[0].close())
 
     def send_up(self, client, data):
         upstream = self.upstreams.get(client)
