@@ -111,8 +111,8 @@ async def joined(server, room, identity, token_=None):
 
 
 @contextlib.asynccontextmanager
-async def lkapi(server):
-    client = api.LiveKitAPI(server.url.replace("ws", "http", 1), KEY, SECRET)
+async def lkapi(server, secret=SECRET):
+    client = api.LiveKitAPI(server.url.replace("ws", "http", 1), KEY, secret)
     try:
         yield client
     finally:

@@ -401,6 +401,34 @@ async def test_agents_of_the_room_configuration_in_a_token(server, room):
 
 
 @run
+async def test_every_method_refuses_whoever_does_not_know_the_secret(server, room):
+    who = api.RoomParticipantIdentity(room=room, identity="alice")
+    async with lkapi(server, "x" * 32) as lk:
+        for call in [
+            lk.room.create_room(api.CreateRoomRequest(name=room)),
+            lk.room.list_rooms(api.ListRoomsRequest()),
+            lk.room.delete_room(api.DeleteRoomRequest(room=room)),
+            lk.room.update_room_metadata(api.UpdateRoomMetadataRequest(room=room)),
+            lk.room.list_participants(api.ListParticipantsRequest(room=room)),
+            lk.room.get_participant(who),
+            lk.room.remove_participant(who),
+            lk.room.mute_published_track(api.MuteRoomTrackRequest(room=room)),
+            lk.room.update_participant(api.UpdateParticipantRequest(room=room)),
+            lk.room.update_subscriptions(api.UpdateSubscriptionsRequest(room=room)),
+            lk.room.send_data(api.SendDataRequest(room=room)),
+            lk.room.forward_participant(api.ForwardParticipantRequest(room=room)),
+            lk.room.move_participant(api.MoveParticipantRequest(room=room)),
+            lk.agent_dispatch.create_dispatch(api.CreateAgentDispatchRequest(room=room)),
+            lk.agent_dispatch.delete_dispatch("AD_none", room),
+            lk.agent_dispatch.get_dispatch("AD_none", room),
+            lk.agent_dispatch.list_dispatch(room),
+        ]:
+            with pytest.raises(api.TwirpError) as error:
+                await call
+            assert error.value.status == 401, error.value
+
+
+@run
 async def test_services_that_are_missing_say_so(server):
     async with lkapi(server) as lk:
         stop = api.StopEgressRequest(egress_id="EG_none")
