@@ -1,5 +1,5 @@
 //! A simulated listener: checks that frames arrive in a gap-free sequence, each once, with the
-//! timestamps of their capture.
+//! timestamps of their capture and the marker where speech begins.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,20 @@ use crate::stamp::Stamp;
 /// Timestamp units of a frame.
 const FRAME_TICKS: u32 = 960;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Packet {
+    /// Number among those that the microphone sent, and among all frames, sent or not.
+    number: u16,
+    frame: u32,
+    timestamp: u32,
+}
+
 /// Receives one audio stream.
 #[derive(Debug, Default)]
 pub struct AudioReceiver {
     unwrapper: SeqUnwrapper,
-    /// Frame number and timestamp by extended sequence number.
-    received: BTreeMap<u64, (u32, u32)>,
+    /// By extended sequence number.
+    received: BTreeMap<u64, Packet>,
     violations: Vec<String>,
 }
 
@@ -32,8 +40,12 @@ impl AudioReceiver {
             return;
         };
         let seq = self.unwrapper.unwrap(view.sequence_number());
-        let entry = (stamp.frame, view.timestamp());
-        if self.received.insert(seq, entry).is_some_and(|old| old != entry) {
+        if view.marker() != (stamp.layer == 1) {
+            self.violations.push(format!("number {seq}: the marker is {}", view.marker()));
+        }
+        let (number, frame, timestamp) = (stamp.index, stamp.frame, view.timestamp());
+        let packet = Packet { number, frame, timestamp };
+        if self.received.insert(seq, packet).is_some_and(|old| old != packet) {
             self.violations.push(format!("number {seq} carries two frames"));
         }
     }
@@ -56,15 +68,16 @@ impl AudioReceiver {
     /// Everything that the forwarding did wrong.
     pub fn violations(&self) -> Vec<String> {
         let mut all = self.violations.clone();
-        for ((seq, (frame, ts)), (next_seq, (next_frame, next_ts))) in
+        for ((seq, packet), (next_seq, next)) in
             self.received.iter().zip(self.received.iter().skip(1))
         {
-            let step = (next_seq - seq) as u32;
-            if next_frame.wrapping_sub(*frame) != step {
-                all.push(format!("{step} after number {seq}: frame {frame} then {next_frame}"));
+            let step = next_seq - seq;
+            if u64::from(next.number.wrapping_sub(packet.number)) != step {
+                all.push(format!("{step} after number {seq}: {packet:?} then {next:?}"));
             }
-            if next_ts.wrapping_sub(*ts) != step.wrapping_mul(FRAME_TICKS) {
-                all.push(format!("{step} after number {seq}: timestamp {ts} then {next_ts}"));
+            let ticks = next.frame.wrapping_sub(packet.frame).wrapping_mul(FRAME_TICKS);
+            if next.timestamp.wrapping_sub(packet.timestamp) != ticks {
+                all.push(format!("{step} after number {seq}: time of {packet:?}, then {next:?}"));
             }
         }
         all

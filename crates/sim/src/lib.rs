@@ -19,4 +19,4 @@ pub mod video_receiver;
 pub mod vp8;
 
 pub use clock::Clock;
-pub use link::{Link, LinkConfig, Loss};
+pub use link::{Link, LinkConfig, LinkStats, Loss};

@@ -1,4 +1,5 @@
-//! A simulated microphone: Opus frames of 20 ms with the audio level extension.
+//! A simulated microphone: Opus frames of 20 ms with the audio level extension, and in silence few
+//! of them (DTX).
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,9 @@ const CLOCK_RATE: u32 = 48_000;
 
 /// Time between sender reports (libwebrtc's for audio).
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Frames of silence of which one is sent: libopus keeps a silent stream alive every 400 ms.
+const DTX_FRAMES: u32 = 20;
 
 /// Opus configuration byte of a 20 ms wideband frame, so that the payload does not look like DTX.
 const TOC: u8 = 0x78;
@@ -48,7 +52,14 @@ pub struct OpusPublisher {
     stream: OutgoingStream,
     next_frame: Instant,
     next_report: Instant,
+    /// Number of the next frame in time.
+    next_number: u32,
+    /// Frames sent.
     frames: u32,
+    /// Number of the first frame of the silence.
+    silent_since: Option<u32>,
+    /// The next frame sent is the first of a talkspurt.
+    begins: bool,
     level_dbov: u8,
 }
 
@@ -59,7 +70,10 @@ impl OpusPublisher {
             stream: OutgoingStream::new(config.ids, config.first_seq),
             next_frame: now,
             next_report: now + Duration::from_millis(500),
+            next_number: 0,
             frames: 0,
+            silent_since: None,
+            begins: true,
             level_dbov: 127,
             config,
         }
@@ -70,10 +84,20 @@ impl OpusPublisher {
         self.level_dbov = dbov;
     }
 
+    /// Begins or ends a silence, in which the encoder sends hardly anything (DTX).
+    pub fn set_silent(&mut self, silent: bool) {
+        self.begins |= !silent && self.silent_since.is_some();
+        self.silent_since = silent.then(|| self.silent_since.unwrap_or(self.next_number));
+    }
+
     /// Appends the RTP and RTCP packets that are due.
     pub fn poll(&mut self, clock: &Clock, out: &mut Vec<Vec<u8>>) {
         while self.next_frame <= clock.now() {
-            out.push(self.frame());
+            let silent = self.silent_since.map(|since| self.next_number - since);
+            if silent.is_none_or(|frames| frames.is_multiple_of(DTX_FRAMES)) {
+                out.push(self.frame());
+            }
+            self.next_number = self.next_number.wrapping_add(1);
             self.next_frame += FRAME;
         }
         if self.next_report <= clock.now() {
@@ -93,10 +117,18 @@ impl OpusPublisher {
     }
 
     fn frame(&mut self) -> Vec<u8> {
-        let frame = self.frames;
+        let index = self.frames as u16;
         self.frames += 1;
-        let stamp =
-            Stamp { layer: 0, temporal: 0, frame, index: 0, count: 1, refs: Refs::default() };
+        // RFC 3551 §4.1: the first packet after a silence that was not sent.
+        let marker = std::mem::take(&mut self.begins);
+        let stamp = Stamp {
+            layer: u8::from(marker),
+            temporal: 0,
+            frame: self.next_number,
+            index,
+            count: 1,
+            refs: Refs::default(),
+        };
         let mut payload = vec![TOC];
         payload.extend_from_slice(&stamp.write());
         payload.resize(self.config.frame_bytes.max(1 + STAMP_LEN), 0xAA);
@@ -105,8 +137,8 @@ impl OpusPublisher {
         let extensions = [(self.config.audio_level_id, &level[..]), (self.config.mid.0, mid)];
         let extensions = if mid.is_empty() { &extensions[..1] } else { &extensions[..] };
         let content = Content {
-            timestamp: self.timestamp_of(frame),
-            marker: frame == 0,
+            timestamp: self.timestamp_of(stamp.frame),
+            marker,
             extensions,
             payload: &payload,
         };
@@ -116,7 +148,7 @@ impl OpusPublisher {
     fn report(&self, clock: &Clock) -> Vec<u8> {
         let since_frame = FRAME.saturating_sub(self.next_frame - clock.now());
         let ticks = since_frame.as_micros() as u64 * u64::from(CLOCK_RATE) / 1_000_000;
-        let newest = self.timestamp_of(self.frames.saturating_sub(1));
+        let newest = self.timestamp_of(self.next_number.saturating_sub(1));
         let info =
             self.stream.sender_info(clock.ntp(clock.now()), newest.wrapping_add(ticks as u32));
         let mut out = Vec::new();
