@@ -1,7 +1,10 @@
 //! Audio goes through untouched but for its numbers: in order, at once, with its own clock.
 
+mod common;
+
 use std::time::Duration;
 
+use common::over_seeds;
 use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_rtp::ext::ExtensionKind;
 use sluice_rtp::packet::{RtpHeaderWriter, RtpView};
@@ -114,7 +117,7 @@ fn every_frame_is_heard_once_in_order() {
 
 #[test]
 fn loss_and_disorder_stay_as_the_network_made_them() {
-    for seed in 0..50 {
+    over_seeds(|seed| {
         let config = LinkConfig {
             loss: Loss::Uniform(0.1),
             reorder: 0.1,
@@ -126,7 +129,7 @@ fn loss_and_disorder_stay_as_the_network_made_them() {
         assert_eq!(heard.listener.violations(), [""; 0], "seed {seed}");
         let frames = heard.listener.frames() as f64 / f64::from(heard.sent);
         assert!((0.82..0.96).contains(&frames), "seed {seed}: {frames}");
-    }
+    });
 }
 
 #[test]

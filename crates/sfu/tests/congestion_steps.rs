@@ -2,23 +2,11 @@
 
 mod common;
 
-use common::{Call, each_seed, ms};
+use common::{Call, check, each_seed, ms, tell};
 use sluice_sfu::allocator::StreamState;
 use sluice_sfu::bwe::BandwidthEstimator;
 use sluice_sim::vp8::usual_camera;
-use sluice_sim::{LinkConfig, Loss};
-
-/// Seeds per scenario, as many as a debug build runs in half a minute; `SIM_SEEDS` asks for more.
-const SEEDS: u64 = 200;
-
-/// Fails a scenario with the rest of the arguments unless the first holds.
-macro_rules! check {
-    ($holds:expr, $($why:tt)*) => {
-        if !$holds {
-            return Err(format!($($why)*));
-        }
-    };
-}
+use sluice_sim::{LinkConfig, LinkStats, Loss};
 
 fn link(rate_bps: u64) -> LinkConfig {
     LinkConfig { rate_bps: Some(rate_bps), jitter: ms(2), ..LinkConfig::default() }
@@ -55,36 +43,73 @@ fn settle(call: &mut Call, viewer: usize, layer: u8, ms_total: u64) -> (Option<u
     (below, since)
 }
 
+/// What a step of the link showed.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    /// Milliseconds until the viewer was at most on the right layer, and on it, to stay.
+    at_most: Option<u64>,
+    settled: Option<u64>,
+    freeze_ms: u128,
+    /// Share of the packets that the queue of the link dropped.
+    overflowed: f64,
+}
+
+/// Runs a step of the link; the layer is the right one for it.
+fn step(call: &mut Call, rate_bps: u64, layer: u8) -> Step {
+    let from = call.clock.now();
+    call.viewers[0].link.set_config(link(rate_bps));
+    let stats = |call: &Call| call.viewers[0].link.stats();
+    let share = |from: LinkStats, to: LinkStats| {
+        (to.overflowed - from.overflowed) as f64 / (to.offered - from.offered).max(1) as f64
+    };
+    let before = stats(call);
+    let (at_most, settled) = settle(call, 0, layer, 12_000);
+    let freeze_ms = call.viewers[0].receiver.longest_freeze(from).as_millis();
+    let overflowed = share(before, stats(call));
+    Step { at_most, settled, freeze_ms, overflowed }
+}
+
 #[test]
 fn the_layer_follows_the_link() {
-    each_seed(SEEDS, |seed| {
+    let runs = each_seed(|seed| {
         let mut call = call(seed);
         call.join_controlled(link(4_000_000), true);
         settle(&mut call, 0, 2, 8_000);
         check!(call.viewers[0].down.current_layer() == Some(2), "not on the top layer at 4 Mbit/s");
         let steps = [(600_000, 1, 2_000), (300_000, 0, 2_000), (4_000_000, 2, 8_000)];
+        let mut seen = Vec::new();
         for (rate_bps, layer, within) in steps {
-            let from = call.clock.now();
-            call.viewers[0].link.set_config(link(rate_bps));
-            let settled = settle(&mut call, 0, layer, 12_000);
-            let viewer = &call.viewers[0];
-            let stats = viewer.control.as_ref().expect("controlled").estimator.stats();
-            let freeze = viewer.receiver.longest_freeze(from);
+            let step = step(&mut call, rate_bps, layer);
+            let control = call.viewers[0].control.as_ref().expect("controlled");
+            let stats = control.estimator.stats();
             check!(
-                settled.0.is_some_and(|at| at <= within)
-                    && (rate_bps == 600_000 || settled.1.is_some_and(|at| at <= 8_000)),
-                "{rate_bps} bps: {settled:?}, {stats:?}"
+                step.at_most.is_some_and(|at| at <= within)
+                    && (rate_bps == 600_000 || step.settled.is_some_and(|at| at <= 8_000)),
+                "{rate_bps} bps: {step:?}, {stats:?}"
             );
-            check!(freeze <= ms(500), "{rate_bps} bps: {freeze:?} {settled:?} {stats:?}");
+            check!(step.freeze_ms <= 500, "{rate_bps} bps: {step:?} {stats:?}");
+            seen.push(step);
         }
-        assert_eq!(call.violations(), [""; 0], "seed {seed}");
-        Ok(())
+        assert_eq!(call.violations(), [""; 0]);
+        Ok(seen)
     });
+    for (index, what) in ["4 M to 600 k", "600 k to 300 k", "300 k to 4 M"].iter().enumerate() {
+        let of = |figure: fn(&Step) -> f64| runs.iter().map(move |steps| figure(&steps[index]));
+        tell(&format!("{what}: at most on the layer, ms"), of(|s| when(s.at_most)));
+        tell(&format!("{what}: on the layer, ms"), of(|s| when(s.settled)));
+        tell(&format!("{what}: longest freeze, ms"), of(|s| s.freeze_ms as f64));
+        tell(&format!("{what}: own loss"), of(|s| s.overflowed));
+    }
+}
+
+/// Milliseconds for [`tell`]; never is infinity.
+fn when(ms: Option<u64>) -> f64 {
+    ms.map_or(f64::INFINITY, |ms| ms as f64)
 }
 
 #[test]
 fn two_receivers_do_not_influence_each_other() {
-    each_seed(SEEDS, |seed| {
+    each_seed(|seed| {
         let mut call = call(seed);
         call.join_controlled(link(4_000_000), true);
         call.join_controlled(link(300_000), true);
@@ -99,14 +124,14 @@ fn two_receivers_do_not_influence_each_other() {
         let freeze = good.receiver.longest_freeze(call.clock.at(ms(6_000)));
         check!(freeze < ms(150), "the good receiver froze {freeze:?}");
         check!(call.viewers[1].down.current_layer().is_some(), "the other one gets nothing");
-        assert_eq!(call.violations(), [""; 0], "seed {seed}");
+        assert_eq!(call.violations(), [""; 0]);
         Ok(())
     });
 }
 
 #[test]
 fn random_loss_costs_few_frames_and_no_layer() {
-    each_seed(SEEDS, |seed| {
+    let shares = each_seed(|seed| {
         let mut call = call(seed);
         let lossy = LinkConfig { loss: Loss::Uniform(0.05), ..link(6_000_000) };
         call.join_controlled(lossy, true);
@@ -120,14 +145,15 @@ fn random_loss_costs_few_frames_and_no_layer() {
         let control = viewer.control.as_ref().expect("controlled").estimator.stats();
         check!(lost * 100 <= decoded, "{lost} of {decoded}, {:?} {control:?}", viewer.down.nacks());
         check!(viewer.down.current_layer() == Some(2), "{control:?}");
-        assert_eq!(call.violations(), [""; 0], "seed {seed}");
-        Ok(())
+        assert_eq!(call.violations(), [""; 0]);
+        Ok(lost as f64 / decoded as f64)
     });
+    tell("share of frames not decoded at 5 % loss", shares);
 }
 
 #[test]
 fn what_does_not_fit_at_all_is_paused_and_comes_back() {
-    each_seed(SEEDS, |seed| {
+    each_seed(|seed| {
         let mut call = call(seed);
         call.join_controlled(link(2_500_000), true);
         call.run_until(ms(5_000));
@@ -144,7 +170,7 @@ fn what_does_not_fit_at_all_is_paused_and_comes_back() {
             "back after {back:?}: {:?}",
             control.estimator.stats()
         );
-        assert_eq!(call.violations(), [""; 0], "seed {seed}");
+        assert_eq!(call.violations(), [""; 0]);
         Ok(())
     });
 }

@@ -8,9 +8,6 @@ use sluice_sfu::bwe::BweConfig;
 use sluice_sim::LinkConfig;
 use sluice_sim::vp8::usual_camera;
 
-/// Seeds per scenario.
-const SEEDS: u64 = 100;
-
 /// First estimate of the engine (`CongestionConfig::start_bps`).
 const START_BPS: u64 = 2_500_000;
 
@@ -56,9 +53,9 @@ fn join(seed: u64, rate_bps: u64, layer: u8) -> (Call, Joined) {
 #[test]
 fn a_slow_link_is_found_out_soon() {
     for (rate_bps, layer) in [(300_000, 0), (600_000, 1)] {
-        each_seed(SEEDS, |seed| {
+        each_seed(|seed| {
             let (call, joined) = join(seed, rate_bps, layer);
-            assert_eq!(call.violations(), [""; 0], "seed {seed}");
+            assert_eq!(call.violations(), [""; 0]);
             let soon = joined.picture_ms <= 1_000 && joined.settled_ms.is_some_and(|at| at <= 500);
             // What is dropped is the burst until the first feedback, once.
             let once = joined.overflowed * 4 <= joined.offered && joined.freeze_ms <= 300;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Call, ms};
+use common::{Call, ms, over_seeds, seeds};
 use proptest::prelude::*;
 use sluice_sfu::{Allocation, DownTrackSettings};
 use sluice_sim::vp8::usual_camera;
@@ -73,14 +73,9 @@ fn link(loss: f64) -> LinkConfig {
     }
 }
 
-/// Runs per test: more by `PROPTEST_CASES`.
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
-}
-
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: cases(),
+        cases: seeds().count() as u32,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -116,57 +111,67 @@ proptest! {
 
 #[test]
 fn a_switch_on_a_clean_network_loses_no_picture() {
-    let mut call = Call::new(usual_camera(3, 1, 100, 5), LinkConfig::default(), 5);
-    call.join(LinkConfig::default());
-    call.run_until(ms(3_000));
-    for (spatial, end) in [(0, 5_000), (2, 7_000), (1, 9_000), (0, 11_000), (2, 13_000)] {
-        call.want(0, DownTrackSettings { max_spatial: spatial, ..DownTrackSettings::default() });
-        call.run_until(ms(end));
-        assert_eq!(call.viewers[0].down.current_layer(), Some(spatial));
-    }
-    assert_eq!(call.violations(), [""; 0]);
-    assert_eq!(call.layers_seen(0, ms(2_000)), [2, 0, 2, 1, 0, 2]);
-    let viewer = &call.viewers[0].receiver;
-    assert_eq!((viewer.stats().nacked, viewer.stats().plis), (0, 0));
-    assert!(viewer.longest_freeze(call.clock.at(ms(1_000))) < ms(50));
-    // The publisher's own clock puts every frame where it belongs, to a few ticks. At an up-switch
-    // the same picture comes once from each layer, a tick apart.
-    let steps = viewer.decoded().windows(2).map(|pair| pair[1].timestamp - pair[0].timestamp);
-    let after_start = steps.skip(30);
-    for step in after_start {
-        assert!((2_990..=3_010).contains(&step) || step <= 10, "{step} ticks");
-    }
+    over_seeds(|seed| {
+        let mut call = Call::new(usual_camera(3, 1, 100, seed), LinkConfig::default(), seed);
+        call.join(LinkConfig::default());
+        call.run_until(ms(3_000));
+        for (spatial, end) in [(0, 5_000), (2, 7_000), (1, 9_000), (0, 11_000), (2, 13_000)] {
+            call.want(
+                0,
+                DownTrackSettings { max_spatial: spatial, ..DownTrackSettings::default() },
+            );
+            call.run_until(ms(end));
+            assert_eq!(call.viewers[0].down.current_layer(), Some(spatial));
+        }
+        assert_eq!(call.violations(), [""; 0]);
+        assert_eq!(call.layers_seen(0, ms(2_000)), [2, 0, 2, 1, 0, 2]);
+        let viewer = &call.viewers[0].receiver;
+        assert_eq!((viewer.stats().nacked, viewer.stats().plis), (0, 0));
+        assert!(viewer.longest_freeze(call.clock.at(ms(1_000))) < ms(50));
+        // The publisher's own clock puts every frame where it belongs, to a few ticks. At an up-switch
+        // the same picture comes once from each layer, a tick apart.
+        let steps = viewer.decoded().windows(2).map(|pair| pair[1].timestamp - pair[0].timestamp);
+        let after_start = steps.skip(30);
+        for step in after_start {
+            assert!((2_990..=3_010).contains(&step) || step <= 10, "{step} ticks");
+        }
+    });
 }
 
 #[test]
 fn an_urgent_cut_stops_the_high_layer_at_once() {
-    let mut call = Call::new(usual_camera(3, 1, 100, 6), LinkConfig::default(), 6);
-    call.join(LinkConfig::default());
-    call.run_until(ms(3_000));
-    let now = call.clock.now();
-    let limit = Allocation::UpTo { spatial: 0, temporal: 3, urgent: true };
-    call.viewers[0].down.set_allocation(now, limit);
-    assert_eq!(call.viewers[0].down.current_layer(), None);
-    call.run_until(ms(4_000));
-    let frames = call.viewers[0].receiver.decoded();
-    let high_after = frames.iter().filter(|f| f.stamp.layer == 2 && f.at > now + ms(25)).count();
-    assert_eq!(high_after, 0);
-    assert!(call.viewers[0].receiver.longest_freeze(call.clock.at(ms(2_000))) < ms(200));
-    assert_eq!(call.violations(), [""; 0]);
+    over_seeds(|seed| {
+        let mut call = Call::new(usual_camera(3, 1, 100, seed), LinkConfig::default(), seed);
+        call.join(LinkConfig::default());
+        call.run_until(ms(3_000));
+        let now = call.clock.now();
+        let limit = Allocation::UpTo { spatial: 0, temporal: 3, urgent: true };
+        call.viewers[0].down.set_allocation(now, limit);
+        assert_eq!(call.viewers[0].down.current_layer(), None);
+        call.run_until(ms(4_000));
+        let frames = call.viewers[0].receiver.decoded();
+        let high_after =
+            frames.iter().filter(|f| f.stamp.layer == 2 && f.at > now + ms(25)).count();
+        assert_eq!(high_after, 0);
+        assert!(call.viewers[0].receiver.longest_freeze(call.clock.at(ms(2_000))) < ms(200));
+        assert_eq!(call.violations(), [""; 0]);
+    });
 }
 
 #[test]
 fn a_layer_that_the_publisher_stops_is_replaced_and_comes_back() {
-    let mut call = Call::new(usual_camera(3, 1, 100, 7), LinkConfig::default(), 7);
-    call.join(LinkConfig::default());
-    call.run_until(ms(3_000));
-    call.camera.set_active(2, false);
-    call.run_until(ms(6_000));
-    assert_eq!(call.viewers[0].down.current_layer(), Some(1));
-    call.camera.set_active(2, true);
-    call.run_until(ms(12_000));
-    assert_eq!(call.viewers[0].down.current_layer(), Some(2));
-    assert_eq!(call.violations(), [""; 0]);
-    let freeze = call.viewers[0].receiver.longest_freeze(call.clock.at(ms(1_000)));
-    assert!(freeze < ms(1_200), "{freeze:?}");
+    over_seeds(|seed| {
+        let mut call = Call::new(usual_camera(3, 1, 100, seed), LinkConfig::default(), seed);
+        call.join(LinkConfig::default());
+        call.run_until(ms(3_000));
+        call.camera.set_active(2, false);
+        call.run_until(ms(6_000));
+        assert_eq!(call.viewers[0].down.current_layer(), Some(1));
+        call.camera.set_active(2, true);
+        call.run_until(ms(12_000));
+        assert_eq!(call.viewers[0].down.current_layer(), Some(2));
+        assert_eq!(call.violations(), [""; 0]);
+        let freeze = call.viewers[0].receiver.longest_freeze(call.clock.at(ms(1_000)));
+        assert!(freeze < ms(1_200), "{freeze:?}");
+    });
 }

@@ -7,7 +7,7 @@ use sluice_rtp::packet::RtpHeaderWriter;
 use sluice_rtp::rtcp::TransportFeedback;
 use sluice_sfu::allocator::{Allocator, AllocatorConfig, StreamDemand, StreamKind, StreamState};
 use sluice_sfu::bwe::{BandwidthEstimator, BweConfig, PacketSent, SendSideEstimator};
-use sluice_sfu::meter::TrackMeter;
+use sluice_sfu::meter::{LayerRates, TrackMeter};
 use sluice_sfu::pacer::{MAX_PADDING_ONLY, Paced, Pacer, Urgency};
 use sluice_sfu::{DownTrack, LayerSet, MediaPacket, TrackHistory};
 use sluice_sim::Link;
@@ -22,7 +22,11 @@ const METER_INTERVAL: Duration = Duration::from_millis(100);
 /// Bytes of a packet that the payload is not.
 const OVERHEAD: usize = 20;
 
-/// Congestion control towards one viewer of one camera.
+/// The streams of the allocator.
+const CAMERA: u8 = 0;
+const MICROPHONE: u8 = 1;
+
+/// Congestion control towards one viewer of one camera, with or without a microphone.
 pub struct Control {
     pub estimator: SendSideEstimator,
     pub allocator: Allocator<u8>,
@@ -30,6 +34,7 @@ pub struct Control {
     pub state: StreamState,
     pacer: Pacer<Vec<u8>>,
     meter: TrackMeter,
+    sound_meter: Option<TrackMeter>,
     live: LayerSet,
     twcc_seq: u16,
     next_meter: Instant,
@@ -44,6 +49,7 @@ impl Control {
             state: StreamState::Active,
             pacer: Pacer::new(now, bwe.start_bps),
             meter: TrackMeter::new(false, now),
+            sound_meter: None,
             live: LayerSet::NONE,
             twcc_seq: 65_500,
             next_meter: now,
@@ -54,6 +60,17 @@ impl Control {
     pub fn measure(&mut self, now: Instant, packet: &MediaPacket) {
         self.meter.on_media(now, packet);
         self.live = packet.live_layers;
+    }
+
+    /// Counts a packet of the microphone.
+    pub fn measure_sound(&mut self, now: Instant, packet: &MediaPacket) {
+        let meter = self.sound_meter.get_or_insert_with(|| TrackMeter::new(false, now));
+        meter.on_media(now, packet);
+    }
+
+    /// Packets that wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.pacer.queued().0
     }
 
     pub fn on_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
@@ -78,6 +95,7 @@ impl Control {
         &mut self,
         now: Instant,
         down: &mut DownTrack,
+        mut sound: Option<&mut DownTrack>,
         history: &TrackHistory,
         link: &mut Link,
     ) {
@@ -87,22 +105,22 @@ impl Control {
         self.pacer.set_rates(now, estimate, usable);
         if now >= self.next_meter {
             self.next_meter = now + METER_INTERVAL;
-            let demand = StreamDemand {
-                kind: StreamKind::Camera,
-                priority: 0,
-                enabled: true,
-                max_spatial: 2,
-                max_temporal: 3,
-                rates: self.meter.expected_rates(now, self.live),
-            };
-            self.allocator.set_stream(0, demand);
+            let rates = self.meter.expected_rates(now, self.live);
+            self.allocator.set_stream(CAMERA, demand(StreamKind::Camera, rates));
+            if let Some(meter) = &mut self.sound_meter {
+                let rates = meter.expected_rates(now, LayerSet::NONE);
+                self.allocator.set_stream(MICROPHONE, demand(StreamKind::Audio, rates));
+            }
         }
         self.allocator.set_estimate(Some((estimate, usable)));
         self.allocator.set_proven(self.estimator.proven_bps(now));
         let state = &mut self.state;
-        self.allocator.allocate(now, |change| {
-            down.set_allocation(now, change.allocation);
-            *state = change.state.unwrap_or(*state);
+        self.allocator.allocate(now, |change| match (change.stream, &mut sound) {
+            (MICROPHONE, Some(sound)) => sound.set_allocation(now, change.allocation),
+            _ => {
+                down.set_allocation(now, change.allocation);
+                *state = change.state.unwrap_or(*state);
+            }
         });
         self.estimator.set_desired(now, self.allocator.desired_bps());
         if let Some(bps) = self.allocator.unproven_bps() {
@@ -147,6 +165,10 @@ impl Control {
         self.estimator.on_packet_sent(now, PacketSent { transport_seq: seq, size, probe });
         link.send(now, bytes);
     }
+}
+
+fn demand(kind: StreamKind, rates: LayerRates) -> StreamDemand {
+    StreamDemand { kind, priority: 0, enabled: true, max_spatial: 2, max_temporal: 3, rates }
 }
 
 /// A packet of the RTX stream that the receiver does not need.

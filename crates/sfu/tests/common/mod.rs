@@ -1,17 +1,25 @@
 //! One publisher, the forwarding core, and viewers, joined by simulated links: what the engine does
 //! around the state machines, without sockets and encryption.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses another part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    unused_macros,
+    reason = "each test file uses another part"
+)]
 
 pub mod control;
+pub mod seeds;
+pub mod sound;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_rtp::ext::ExtensionKind;
 use sluice_rtp::packet::{RtpHeaderWriter, RtpView};
-use sluice_rtp::rtcp::{self, Rtcp, RtcpIter, write};
+use sluice_rtp::rtcp::{self, Rtcp, RtcpIter, SenderInfo, write};
 use sluice_rtp::rtx;
 use sluice_sfu::bwe::BweConfig;
 use sluice_sfu::pacer::Urgency;
@@ -22,6 +30,10 @@ use sluice_sfu::{
 use sluice_sim::video_receiver::{VideoReceiver, VideoReceiverConfig};
 use sluice_sim::vp8::{Vp8Config, Vp8Publisher};
 use sluice_sim::{Clock, Link, LinkConfig};
+
+pub(crate) use seeds::check;
+pub use seeds::{each_seed, over_seeds, seeds, tell};
+use sound::{Listener, Microphone};
 
 /// Shortest step of the virtual clock.
 const STEP: Duration = Duration::from_millis(1);
@@ -41,7 +53,34 @@ pub struct Viewer {
     pub back: Link,
     /// Congestion control, if the viewer has it.
     pub control: Option<control::Control>,
+    /// What it hears, if there is a microphone.
+    pub listener: Option<Listener>,
+    /// What it got, if that is to be remembered.
+    pub record: Option<Record>,
     next_report: Instant,
+}
+
+/// What a viewer got.
+#[derive(Debug, Default, PartialEq)]
+pub struct Record {
+    /// Packets as they arrived, and when after the start.
+    pub arrived: Vec<(Duration, Vec<u8>)>,
+    /// Packets of the camera as they left.
+    pub video: Vec<Sent>,
+    pub video_reports: Vec<(Duration, SenderInfo)>,
+    /// Packets of the microphone as they left.
+    pub audio: Vec<Sent>,
+    pub audio_reports: Vec<(Duration, SenderInfo)>,
+}
+
+/// A packet that went to a viewer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    pub at: Duration,
+    pub stream: u8,
+    /// Timestamp of the publisher, and the one it became.
+    pub source: u32,
+    pub target: u32,
 }
 
 impl Viewer {
@@ -53,6 +92,16 @@ impl Viewer {
     }
 }
 
+/// What comes from the publisher.
+enum Source {
+    /// What its devices make of what they are told.
+    Live,
+    /// The same, and it is remembered, with the time after the start.
+    Taped(Vec<(Duration, Vec<u8>)>),
+    /// What was remembered once, whatever they are told.
+    Replayed(VecDeque<(Duration, Vec<u8>)>),
+}
+
 /// A call with one camera.
 pub struct Call {
     pub clock: Clock,
@@ -61,6 +110,9 @@ pub struct Call {
     pub up_back: Link,
     pub track: TrackReceiver,
     pub viewers: Vec<Viewer>,
+    /// Beside the camera.
+    pub microphone: Option<Microphone>,
+    source: Source,
     binder: StreamBinder,
     pool: BodyPool,
     history: TrackHistory,
@@ -104,6 +156,8 @@ impl Call {
             up_back: Link::new(LinkConfig::default(), seed + 1),
             track,
             viewers: Vec::new(),
+            microphone: None,
+            source: Source::Live,
             binder,
             pool: BodyPool::new(4_096),
             history: TrackHistory::new(MediaKind::Video),
@@ -111,6 +165,30 @@ impl Call {
             clock,
             seed,
         }
+    }
+
+    /// Puts a microphone beside the camera. Who joins afterwards hears it.
+    pub fn with_microphone(mut self) -> Self {
+        self.microphone = Some(Microphone::new(self.clock.now()));
+        self
+    }
+
+    /// Remembers what comes from the publisher.
+    pub fn tape(&mut self) {
+        self.source = Source::Taped(Vec::new());
+    }
+
+    /// What came from the publisher since [`tape`](Self::tape), with the time after the start.
+    pub fn taken_tape(&mut self) -> Vec<(Duration, Vec<u8>)> {
+        match std::mem::replace(&mut self.source, Source::Live) {
+            Source::Taped(tape) => tape,
+            _ => Vec::new(),
+        }
+    }
+
+    /// Lets this come from the publisher, whatever it is told.
+    pub fn replay(&mut self, tape: Vec<(Duration, Vec<u8>)>) {
+        self.source = Source::Replayed(tape.into());
     }
 
     /// Adds a viewer behind a link of this kind; returns its index.
@@ -141,6 +219,8 @@ impl Call {
             link: Link::new(link, seed),
             back: Link::new(LinkConfig { delay: link.delay, ..LinkConfig::default() }, seed + 1),
             control: None,
+            listener: self.microphone.is_some().then(|| Listener::new(ssrc + 5, now)),
+            record: None,
             next_report: now + ms(500),
         });
         index
@@ -174,6 +254,16 @@ impl Call {
         }
     }
 
+    /// The same at every millisecond, whatever is due: runs with other viewers then look at this one
+    /// at the same moments.
+    pub fn tick_until(&mut self, end: Duration) {
+        let end = self.clock.at(end);
+        while self.clock.now() < end {
+            self.step();
+            self.clock.advance_to(self.clock.now() + STEP);
+        }
+    }
+
     /// Runs for this long.
     pub fn run_for(&mut self, duration: Duration) {
         self.run_until(self.clock.elapsed() + duration);
@@ -182,7 +272,9 @@ impl Call {
     /// What the forwarding did wrong to any viewer.
     pub fn violations(&self) -> Vec<String> {
         let of = |(i, v): (usize, &Viewer)| {
-            v.receiver.violations().iter().map(move |text| format!("viewer {i}: {text}")).collect()
+            let heard = v.listener.iter().flat_map(|listener| listener.receiver.violations());
+            let all = v.receiver.violations().iter().cloned().chain(heard);
+            all.map(move |text| format!("viewer {i}: {text}")).collect()
         };
         self.viewers.iter().enumerate().flat_map(|item| -> Vec<String> { of(item) }).collect()
     }
@@ -200,10 +292,15 @@ impl Call {
         let now = self.clock.now();
         let mut packets = Vec::new();
         self.camera.poll(&self.clock, &mut packets);
+        if let Some(microphone) = &mut self.microphone {
+            microphone.publisher.poll(&self.clock, &mut packets);
+        }
         packets.drain(..).for_each(|packet| self.up.send(now, packet));
-        while let Some(packet) = self.up.poll(now) {
+        while let Some(packet) = self.next_from_publisher(now) {
             if rtcp::is_rtcp(&packet) {
-                self.on_camera_rtcp(now, &packet);
+                self.on_publisher_rtcp(now, &packet);
+            } else if sound::is_of_microphone(&packet) {
+                self.on_microphone_rtp(now, &packet);
             } else {
                 self.on_camera_rtp(now, &packet);
             }
@@ -217,6 +314,30 @@ impl Call {
         }
     }
 
+    fn next_from_publisher(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let since_start = self.clock.elapsed();
+        let live = self.up.poll(now);
+        match &mut self.source {
+            Source::Live => live,
+            Source::Taped(tape) => {
+                tape.extend(live.iter().map(|packet| (since_start, packet.clone())));
+                live
+            }
+            Source::Replayed(tape) => {
+                let is_due = tape.front().is_some_and(|(at, _)| *at <= since_start);
+                is_due.then(|| tape.pop_front()).flatten().map(|(_, packet)| packet)
+            }
+        }
+    }
+
+    fn on_microphone_rtp(&mut self, now: Instant, bytes: &[u8]) {
+        let Some(packet) = self.microphone.as_mut().and_then(|m| m.receive(now, bytes)) else {
+            return;
+        };
+        let at = self.clock.elapsed();
+        self.viewers.iter_mut().for_each(|viewer| viewer.hear(now, at, &packet));
+    }
+
     fn on_camera_rtp(&mut self, now: Instant, bytes: &[u8]) {
         let view = RtpView::parse(bytes).expect("the simulated camera writes RTP");
         let Ok(binding) = self.binder.resolve(&view) else { return };
@@ -227,29 +348,46 @@ impl Call {
                 control.measure(now, &packet);
             }
             if let Some(forwarded) = viewer.down.forward(now, &packet) {
+                if let Some(record) = &mut viewer.record {
+                    let (stream, source) = (packet.stream, packet.timestamp);
+                    let at = self.clock.elapsed();
+                    record.video.push(Sent { at, stream, source, target: forwarded.timestamp });
+                }
                 let bytes = write_rtp(&viewer.down, &packet, &forwarded, None);
                 viewer.send(now, bytes, Urgency::Video);
             }
         }
     }
 
-    fn on_camera_rtcp(&mut self, now: Instant, compound: &[u8]) {
+    fn on_publisher_rtcp(&mut self, now: Instant, compound: &[u8]) {
         for packet in RtcpIter::new(compound).flatten() {
             let Rtcp::SenderReport(report) = packet else { continue };
             if let Some(report) = self.track.on_sender_report(now, &report.info) {
                 self.viewers.iter_mut().for_each(|v| v.down.on_source_report(report));
+            }
+            let of_sound = |m: &mut Microphone| m.track.on_sender_report(now, &report.info);
+            if let Some(report) = self.microphone.as_mut().and_then(of_sound) {
+                let listeners = self.viewers.iter_mut().filter_map(|v| v.listener.as_mut());
+                listeners.for_each(|listener| listener.down.on_source_report(report));
             }
         }
     }
 
     fn step_viewer(&mut self, now: Instant, index: usize) {
         let viewer = &mut self.viewers[index];
+        let since_start = self.clock.elapsed();
         if now >= viewer.next_report {
             viewer.next_report = now + REPORT_INTERVALS.1;
-            viewer.down.sender_report(now);
+            viewer.report(now, since_start);
         }
         while let Some(packet) = viewer.link.poll(now) {
-            viewer.receiver.on_rtp(now, &packet);
+            if let Some(record) = &mut viewer.record {
+                record.arrived.push((since_start, packet.clone()));
+            }
+            match &mut viewer.listener {
+                Some(listener) if listener.is_for(&packet) => listener.on_rtp(now, &packet),
+                _ => viewer.receiver.on_rtp(now, &packet),
+            }
             if let Some(control) = &mut viewer.control {
                 control.feedback.on_rtp(now, now, &packet);
             }
@@ -264,7 +402,8 @@ impl Call {
             on_viewer_rtcp(now, &compound, viewer, &self.history, &mut self.track);
         }
         if let Some(control) = &mut viewer.control {
-            control.step(now, &mut viewer.down, &self.history, &mut viewer.link);
+            let sound = viewer.listener.as_mut().map(|listener| &mut listener.down);
+            control.step(now, &mut viewer.down, sound, &self.history, &mut viewer.link);
         }
         if let Some(layer) = viewer.down.poll_key_frame_request(now) {
             self.track.request_key_frame(layer);
@@ -303,7 +442,9 @@ impl Call {
                 viewer.control.as_ref().and_then(control::Control::poll_timeout),
             ]
         });
+        let microphone = self.microphone.as_ref().map(|m| m.publisher.poll_timeout());
         let others = [
+            microphone,
             Some(self.camera.poll_timeout()),
             self.up.poll_timeout(),
             self.up_back.poll_timeout(),
@@ -379,23 +520,4 @@ pub fn write_rtp(
     bytes.extend_from_slice(forwarded.rewrite.bytes());
     bytes.extend_from_slice(&packet.payload()[forwarded.rewrite.replaces()..]);
     bytes
-}
-
-/// Runs a scenario with many seeds, on every core, and fails with what each failing seed said.
-/// `SIM_SEEDS` asks for another number of seeds.
-pub fn each_seed(usual: u64, scenario: impl Fn(u64) -> Result<(), String> + Sync) {
-    let wanted = std::env::var("SIM_SEEDS").ok().and_then(|n| n.parse().ok());
-    let last = wanted.unwrap_or(usual);
-    let next = AtomicU64::new(0);
-    let work = || {
-        let seeds = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)));
-        let run = |seed| Some(format!("seed {seed}: {}", scenario(seed).err()?));
-        seeds.take_while(|seed| *seed < last).filter_map(run).collect::<Vec<_>>()
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let failures: Vec<String> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
-    });
-    assert!(failures.is_empty(), "{} of {last}:\n{}", failures.len(), failures.join("\n"));
 }
