@@ -13,7 +13,7 @@ use sluice_transport::{
 };
 use str0m::media::{MediaKind as ClientKind, Mid, Rid};
 use str0m::net::{Protocol, Receive, TcpType};
-use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, Ssrc};
+use str0m::rtp::{AbsCaptureTime, Extension, ExtensionValues, RtpPacket, RtpWrite, Ssrc};
 use str0m::{Candidate, IceCreds, Input, Output, Rtc};
 
 /// How long a client waits on its socket before the next one has its turn.
@@ -61,6 +61,8 @@ pub struct Client {
     pub sections: Vec<ReceiveSection>,
     pub events: Vec<str0m::Event>,
     pub packets: Vec<RtpPacket>,
+    /// What the packets to come say of their capture.
+    pub captured: Option<AbsCaptureTime>,
     /// Of datagrams to the server.
     pub outgoing: Filter,
     /// Of datagrams from the server.
@@ -79,6 +81,8 @@ impl Client {
         let mut rtc = Rtc::builder()
             .set_rtp_mode(true)
             .enable_pcma(true, false)
+            .set_extension(5, Extension::PlayoutDelay)
+            .set_extension(7, Extension::AbsoluteCaptureTime)
             .set_rtcp_report_interval_audio(REPORT_INTERVAL)
             .set_rtcp_report_interval_video(REPORT_INTERVAL)
             .build(now);
@@ -137,6 +141,7 @@ impl Client {
             sections: Vec::new(),
             events: Vec::new(),
             packets: Vec::new(),
+            captured: None,
             outgoing: Box::new(|_| true),
             incoming: Box::new(|_| true),
         }
@@ -187,6 +192,7 @@ impl Client {
         let exts = ExtensionValues {
             audio_level: packet.level.map(|dbov| -dbov),
             voice_activity: packet.level.map(|_| true),
+            abs_capture_time: self.captured,
             ..Default::default()
         };
         stream.write_rtp(

@@ -349,7 +349,7 @@ fn payload_type(kind: MediaKind) -> PayloadType {
     }
 }
 
-/// The ids of `str0m`'s standard map.
+/// The ids of `str0m`'s standard map, and two that clients of ours add.
 fn extensions() -> ExtensionMap {
     [
         (ExtensionKind::AudioLevel, 1),
@@ -357,6 +357,7 @@ fn extensions() -> ExtensionMap {
         (ExtensionKind::TransportCc, 3),
         (ExtensionKind::Mid, 4),
         (ExtensionKind::PlayoutDelay, 5),
+        (ExtensionKind::AbsCaptureTime, 7),
         (ExtensionKind::Rid, 10),
         (ExtensionKind::RepairedRid, 11),
     ]
