@@ -34,10 +34,11 @@ impl Room {
 
     fn bind_sender(&mut self, now: Instant, key: ParticipantKey, binding: &SenderBinding) {
         let Some(participant) = self.participants.get_mut(&key) else { return };
+        let low_power = participant.is_low_power();
         let Some(sid) = participant.track_of_sender(binding.id).cloned() else { return };
         let Some(active) = active_mut(participant, &sid) else { return };
         let Some(track) = self.tracks.get(&active.track) else { return };
-        let codec = track.codec_for(binding);
+        let codec = track.codec_for(binding, low_power);
         let Some(binding) = binding.with_codec(codec) else { return };
         let bound = active.bound.as_ref();
         if bound.is_some_and(|bound| bound.mid == binding.mid && bound.pt == binding.codec.pt) {
@@ -112,15 +113,23 @@ impl Room {
         }
     }
 
-    fn rebind(&mut self, now: Instant, key: ParticipantKey, id: TrackId, sid: &TrackSid) {
+    /// Gives one receiver the codec that it should have now.
+    pub(crate) fn rebind(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        id: TrackId,
+        sid: &TrackSid,
+    ) {
         let Some(participant) = self.participants.get_mut(&key) else { return };
         let changes_codec = participant.client.changes_codec();
+        let low_power = participant.is_low_power();
         let Some(active) = active_mut(participant, sid) else { return };
         let Some(track) = self.tracks.get(&id) else { return };
         let Some(bound) = &active.bound else { return };
         let (sender, bound_codec, flows) = (active.sender, bound.codec, bound.id.is_some());
         let Some(binding) = participant.links.binding(sender) else { return };
-        let codec = track.codec_for(binding);
+        let codec = track.codec_for(binding, low_power);
         if codec != bound_codec && !changes_codec {
             return self.restart_subscription(now, key, sid);
         }

@@ -10,6 +10,7 @@ use sluice_proto::VideoQuality;
 use sluice_proto::signal_response::Message as Response;
 use sluice_rtp::codec::{Codec, MediaKind};
 
+use crate::participant::Participant;
 use crate::room::Room;
 use crate::timers::Timer;
 use crate::track::{BackupCodec, Track, short_codec_name};
@@ -115,13 +116,32 @@ impl Room {
             (None, _) => {
                 let subscribers =
                     track.subscribers.iter().filter_map(|key| self.participants.get(key));
-                let waiting = subscribers
-                    .filter_map(|subscriber| subscriber.subscriptions.get(&track.sid))
-                    .filter_map(|subscription| subscription.waits_for(id, codec));
-                waiting.max().map(|spatial| track.quality_of(codec, spatial))
+                let wanted =
+                    subscribers.filter_map(|one| unpublished_demand(id, track, one, codec));
+                wanted.max()
             }
         }
     }
+}
+
+/// What one subscriber wants of a codec that is not published: it can decode no other, or the
+/// others cost it too much.
+fn unpublished_demand(
+    id: TrackId,
+    track: &Track,
+    subscriber: &Participant,
+    codec: Codec,
+) -> Option<VideoQuality> {
+    let subscription = subscriber.subscriptions.get(&track.sid)?;
+    if let Some(spatial) = subscription.waits_for(id, codec) {
+        return Some(track.quality_of(codec, spatial));
+    }
+    if !subscriber.is_low_power() || track.asked_for_low_power() != Some(codec) {
+        return None;
+    }
+    let (sender, flowing, spatial) = subscription.flowing(id)?;
+    let decodes = subscriber.links.binding(sender).is_some_and(|binding| binding.decodes(codec));
+    decodes.then(|| track.quality_of(flowing, spatial))
 }
 
 impl Track {

@@ -1,5 +1,6 @@
 //! Receivers that ask to be spared: phones on battery or a small data plan. A participant asks by
-//! the attribute `low_power`, in its token or later; the node says what it then gets at most.
+//! the attribute `low_power`, in its token or later; the node says what it then gets at most. Of the
+//! codecs of a track it gets the one that costs least to decode (`Track::sender_codecs`).
 
 use sluice_proto::VideoQuality;
 

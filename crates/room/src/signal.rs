@@ -227,7 +227,7 @@ impl Room {
             return Ok(());
         }
         if participant.is_low_power() != was_low_power {
-            self.reapply_own_settings(now, key);
+            self.reapply_own_wishes(now, key);
         }
         self.participant_edited(now, key);
         self.refresh_token(now, key);

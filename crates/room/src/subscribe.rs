@@ -94,6 +94,14 @@ impl Subscription {
         waits.then_some(bound.settings.max_spatial)
     }
 
+    /// The sender, and the codec and layer in which a track flows at present.
+    pub(crate) fn flowing(&self, track: TrackId) -> Option<(SenderId, Codec, u8)> {
+        let active = self.active.as_ref().filter(|active| active.track == track)?;
+        let bound = active.bound.as_ref().filter(|bound| bound.settings.enabled)?;
+        bound.id?;
+        Some((active.sender, bound.codec, bound.settings.max_spatial))
+    }
+
     pub(crate) fn is_active(&self) -> bool {
         self.active.is_some()
     }
@@ -273,10 +281,10 @@ impl Room {
             Some(stream) => format!("{publisher_sid}|{stream}"),
             None => format!("{publisher_sid}|{sid}"),
         };
+        let low_power = participant.is_low_power();
         let spec = SenderSpec {
             kind: track.kind,
-            codecs: track
-                .sender_codecs(participant.client.takes_red() && !participant.is_low_power()),
+            codecs: track.sender_codecs(participant.client.takes_red() && !low_power, low_power),
             stream_id,
             track_id: sid.into(),
             ssrc: participant.links.next_ssrc(),
@@ -389,12 +397,16 @@ impl Room {
         }
     }
 
-    /// Settings of every subscription of a participant again, after its own wishes changed.
-    pub(crate) fn reapply_own_settings(&mut self, now: Instant, key: ParticipantKey) {
+    /// Settings and codec of every subscription of a participant again, after what it needs changed.
+    pub(crate) fn reapply_own_wishes(&mut self, now: Instant, key: ParticipantKey) {
         let Some(participant) = self.participants.get(&key) else { return };
-        let sids: Vec<TrackSid> = participant.subscriptions.keys().cloned().collect();
-        for sid in sids {
+        let active = participant.subscriptions.iter();
+        let active = active.filter_map(|(sid, s)| Some((sid.clone(), s.active.as_ref()?.track)));
+        let active: Vec<(TrackSid, TrackId)> = active.collect();
+        for (sid, track) in active {
             self.apply_settings(now, key, &sid);
+            self.rebind(now, key, track, &sid);
+            self.update_dynacast(now, track);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use sluice_engine::api::{SubscriptionSettings, TrackId};
 use sluice_proto as proto;
-use sluice_proto::{TrackSource, VideoQuality};
+use sluice_proto::{BackupCodecPolicy, TrackSource, VideoQuality};
 use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_transport::sdp::{CodecParameters, SenderBinding};
 
@@ -102,24 +102,40 @@ impl Track {
     }
 
     /// Codecs to offer a subscriber, most wanted first.
-    pub(crate) fn sender_codecs(&self, takes_red: bool) -> Vec<CodecParameters> {
+    pub(crate) fn sender_codecs(&self, takes_red: bool, low_power: bool) -> Vec<CodecParameters> {
         let red = (self.redundant && takes_red).then(|| CodecParameters::new(Codec::Red, ""));
         let codecs = [&self.codec].into_iter().chain(self.backups.iter().map(|b| &b.codec));
         let mut codecs: Vec<CodecParameters> = red.into_iter().chain(codecs.cloned()).collect();
-        codecs.sort_by_key(|codec| self.regressed != Some(codec.codec));
+        let published = |backup: &&BackupCodec| backup.id.is_some();
+        let spared = (low_power && !self.backups.is_empty()).then(|| self.cheapest(published));
+        let front = self.regressed.or(spared);
+        codecs.sort_by_key(|codec| front != Some(codec.codec));
         codecs
     }
 
     /// Which of the codecs of a binding is to flow.
-    pub(crate) fn codec_for(&self, binding: &SenderBinding) -> Codec {
-        let decodable = |codec: Codec| {
-            binding.codec.codec == codec || binding.alternatives.iter().any(|b| b.1.codec == codec)
-        };
+    pub(crate) fn codec_for(&self, binding: &SenderBinding, low_power: bool) -> Codec {
         if self.backups.is_empty() {
             return binding.codec.codec;
         }
-        let mut codecs = self.sender_codecs(false).into_iter().map(|codec| codec.codec);
-        codecs.find(|codec| decodable(*codec)).unwrap_or(binding.codec.codec)
+        let mut codecs = self.sender_codecs(false, low_power).into_iter().map(|codec| codec.codec);
+        codecs.find(|codec| binding.decodes(*codec)).unwrap_or(binding.codec.codec)
+    }
+
+    /// The codec that a low-power receiver would rather have than what is published. Asked for only
+    /// if that moves nobody else: the publisher is ready for several codecs at a time.
+    pub(crate) fn asked_for_low_power(&self) -> Option<Codec> {
+        let several = self.info.backup_codec_policy() == BackupCodecPolicy::Simulcast;
+        let cheapest = self.cheapest(|_| true);
+        let unpublished = self.backup(cheapest).is_some_and(|backup| backup.id.is_none());
+        (several && unpublished).then_some(cheapest)
+    }
+
+    /// The codec that takes least to decode: the first one, or such a backup.
+    fn cheapest(&self, of: impl FnMut(&&BackupCodec) -> bool) -> Codec {
+        let backups = self.backups.iter().filter(of).map(|backup| backup.codec.codec);
+        let all = std::iter::once(self.codec.codec).chain(backups);
+        all.min_by_key(|codec| decoding_cost(*codec)).unwrap_or(self.codec.codec)
     }
 
     pub(crate) fn backup(&self, codec: Codec) -> Option<&BackupCodec> {
@@ -250,6 +266,18 @@ impl Track {
         result.max_spatial = self.spatial_of(codec, quality);
         result.max_temporal = temporal_for(settings.fps);
         result
+    }
+}
+
+/// Rank of codecs by what they take to decode on a phone: every one has hardware for H.264, many have
+/// some for VP8 and VP9, few for AV1; without it, the newer the dearer.
+fn decoding_cost(codec: Codec) -> u8 {
+    match codec {
+        Codec::H264 => 0,
+        Codec::Vp8 => 1,
+        Codec::H265 => 2,
+        Codec::Vp9 => 3,
+        _ => 4,
     }
 }
 

@@ -9,7 +9,7 @@ use sluice_proto::BackupCodecPolicy::{self, PreferRegression, Regression, Simulc
 use sluice_proto::client_info::Sdk;
 use sluice_proto::signal_request::Message as Request;
 use sluice_proto::signal_response::Message as Response;
-use sluice_room::{RoomConfig, RoomSettings};
+use sluice_room::{JoinParams, RoomConfig, RoomSettings};
 use sluice_rtp::codec::Codec;
 
 use crate::only;
@@ -83,7 +83,18 @@ impl Stage {
 
     /// Joins, and answers our offers without a codec.
     fn receiver(&mut self, identity: &str, sdk: Sdk, cannot: &str) -> Client {
+        self.receiver_with(join_params(identity), sdk, cannot)
+    }
+
+    /// The same for one that asks to be spared.
+    fn low_power_receiver(&mut self, identity: &str, sdk: Sdk, cannot: &str) -> Client {
         let mut params = join_params(identity);
+        params.attributes.insert("low_power".into(), "true".into());
+        params.grants.can_update_own_metadata = Some(true);
+        self.receiver_with(params, sdk, cannot)
+    }
+
+    fn receiver_with(&mut self, mut params: JoinParams, sdk: Sdk, cannot: &str) -> Client {
         params.client_info.sdk = sdk.into();
         let client = self.world.join_with(params);
         let offer = only!(self.world.take(&client), Offer);
@@ -407,4 +418,68 @@ fn a_single_connection_chooses_among_the_offered_codecs() {
     let both = both_codecs("1", "recvonly", "VP8", "");
     stage.world.offer(&carol, 1, offer_sdp("rem3", &[data("0"), both]));
     assert_eq!(stage.subscribe().track, stage.track, "the first codec is wanted most");
+}
+
+/// Says whether a receiver asks to be spared.
+fn low_power(value: &str) -> Request {
+    let attributes = [("low_power".to_owned(), value.to_owned())].into_iter().collect();
+    Request::UpdateMetadata(proto::UpdateParticipantMetadata { attributes, ..Default::default() })
+}
+
+#[test]
+fn a_low_power_receiver_moves_to_the_codec_that_costs_it_less() {
+    let mut stage = Stage::with(Simulcast);
+    stage.receiver("bob", Sdk::Js, "none");
+    stage.subscribe();
+    stage.max_wanted(stage.track, Some(2));
+    assert_eq!(stage.told(), told(&[("vp9", 3)]));
+
+    let carol = stage.low_power_receiver("carol", Sdk::Js, "none");
+    let at_first = stage.subscribe();
+    assert_eq!((at_first.track, at_first.sender.codec), (stage.track, Codec::Vp9));
+    stage.max_wanted(stage.track, Some(2));
+    assert_eq!(stage.told(), told(&[("vp9", 3), ("vp8", 2)]), "asked for while VP9 flows");
+
+    let backup = stage.publish_backup();
+    let moved = stage.subscribe();
+    assert_eq!((moved.track, moved.sender.codec), (backup, Codec::Vp8));
+    assert_eq!(moved.settings.max_spatial, 1);
+    stage.flows(backup);
+    assert!(stage.world.take_subscribes().is_empty(), "bob keeps VP9");
+
+    stage.world.signal(&carol, low_power(""));
+    let back = stage.subscribe();
+    assert_eq!((back.track, back.sender.codec), (stage.track, Codec::Vp9));
+    assert_eq!(back.settings.max_spatial, 2);
+    stage.world.signal(&carol, low_power("1"));
+    assert_eq!(stage.subscribe().track, backup);
+}
+
+#[test]
+fn the_wish_of_a_low_power_receiver_moves_nobody_else() {
+    for policy in [PreferRegression, Regression] {
+        let mut stage = Stage::with(policy);
+        stage.low_power_receiver("carol", Sdk::Js, "none");
+        assert_eq!(stage.subscribe().track, stage.track);
+        stage.max_wanted(stage.track, Some(2));
+        assert_eq!(stage.told(), told(&[("vp9", 3)]), "the whole room would get VP8");
+
+        stage.receiver("dave", Sdk::Js, "VP9");
+        assert_eq!(stage.told(), told(&[("vp9", 3), ("vp8", 3)]), "dave has no choice");
+        let backup = stage.publish_backup();
+        let subscribes = stage.world.take_subscribes();
+        assert_eq!(subscribes.len(), 2, "carol takes what is there as well");
+        assert!(subscribes.iter().all(|it| it.track == backup), "{subscribes:?}");
+    }
+}
+
+#[test]
+fn a_low_power_receiver_without_the_cheaper_codec_keeps_the_other() {
+    let mut stage = Stage::with(Simulcast);
+    stage.low_power_receiver("carol", Sdk::Js, "VP8");
+    assert_eq!(stage.subscribe().sender.codec, Codec::Vp9);
+    stage.max_wanted(stage.track, Some(2));
+    assert_eq!(stage.told(), told(&[("vp9", 3)]));
+    stage.publish_backup();
+    assert!(stage.world.take_subscribes().is_empty());
 }

@@ -58,6 +58,11 @@ pub struct SenderBinding {
 }
 
 impl SenderBinding {
+    /// Whether the client can decode the track in this codec.
+    pub fn decodes(&self, codec: Codec) -> bool {
+        self.codec.codec == codec || self.alternatives.iter().any(|(_, it)| it.codec == codec)
+    }
+
     /// The binding with another codec of the track; `None` if the client cannot decode it.
     pub fn with_codec(&self, codec: Codec) -> Option<Self> {
         if self.codec.codec == codec {
