@@ -16,6 +16,10 @@ const MAX_RESUME_BACK: Duration = Duration::from_millis(200);
 /// Further from the expected time than this, in either direction, is never believed (LiveKit).
 const MAX_DEVIATION: Duration = Duration::from_secs(2);
 
+/// While a source that began before what was sent catches up with it, its time passes at this
+/// fraction: fast enough that frames of up to 350 a second stay apart.
+const CATCH_UP_FRACTION: u32 = 256;
+
 /// Why the source changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transition {
@@ -36,12 +40,21 @@ pub struct TsMunger {
     /// `target = source + offset`, wrapping.
     offset: u32,
     newest: Option<(u32, Instant)>,
+    catch_up: Option<CatchUp>,
+}
+
+/// A source whose first packets belong before what was sent. They follow it closely until the
+/// source's own time is ahead of that: the distance to the publisher's clock stays what it was.
+#[derive(Debug, Clone, Copy)]
+struct CatchUp {
+    first_source: u32,
+    first_target: u32,
 }
 
 impl TsMunger {
     /// Nothing sent yet: the first source keeps its own timestamps. `clock_rate` in Hz.
     pub fn new(clock_rate: u32) -> Self {
-        Self { clock_rate: clock_rate.max(1), offset: 0, newest: None }
+        Self { clock_rate: clock_rate.max(1), offset: 0, newest: None, catch_up: None }
     }
 
     /// Continues with another source (or the same after a break), whose first packet has
@@ -61,6 +74,7 @@ impl TsMunger {
             self.offset = 0;
             return Ok(());
         };
+        self.catch_up = None;
         let elapsed = now.saturating_duration_since(at);
         let expected = newest.wrapping_add(ticks(elapsed, self.clock_rate));
         let mut target = aligned.unwrap_or(expected);
@@ -78,7 +92,14 @@ impl TsMunger {
             return Err(StepsBack(Duration::from_nanos(nanos)));
         }
         if back >= 0 {
-            target = newest.wrapping_add(1);
+            let next = newest.wrapping_add(1);
+            match transition {
+                Transition::Switch => {
+                    self.catch_up = Some(CatchUp { first_source: source_ts, first_target: next });
+                }
+                // Sound would stumble over steps that are not those of its frames.
+                Transition::Resume => target = next,
+            }
         }
         self.offset = target.wrapping_sub(source_ts);
         Ok(())
@@ -98,7 +119,7 @@ impl TsMunger {
 
     /// The target timestamp of a packet of the current source.
     pub fn map(&mut self, now: Instant, source_ts: u32) -> u32 {
-        let target = self.target_of(source_ts);
+        let target = self.target_in_order(source_ts);
         if self.newest.is_none_or(|(newest, _)| ts_diff(target, newest) > 0) {
             self.newest = Some((target, now));
         }
@@ -108,6 +129,19 @@ impl TsMunger {
     /// The target timestamp of any moment of the current source.
     pub fn target_of(&self, source_ts: u32) -> u32 {
         source_ts.wrapping_add(self.offset)
+    }
+
+    /// [`target_of`](Self::target_of), but after what was sent before the source began.
+    fn target_in_order(&mut self, source_ts: u32) -> u32 {
+        let target = self.target_of(source_ts);
+        let Some(CatchUp { first_source, first_target }) = self.catch_up else { return target };
+        let since = ts_diff(source_ts, first_source);
+        if since > self.span(MAX_DEVIATION) {
+            self.catch_up = None;
+        }
+        let passed = since.max(0).unsigned_abs() / CATCH_UP_FRACTION;
+        let least = first_target.wrapping_add(passed);
+        if ts_diff(target, least) > 0 { target } else { least }
     }
 
     /// Goes on after another stream of the same SSRC, which sent `newest` at the given time last.
@@ -196,6 +230,20 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_begins_too_early_catches_up_with_its_own_time() {
+        let (mut munger, t0) = sent(u32::MAX - 100);
+        let aligned = (u32::MAX - 100).wrapping_sub(40 * MS);
+        munger.start(t0, 5, Some(aligned), Transition::Switch).expect("tolerated");
+        let frames = [0, 16, 33, 50, 66].map(|at| munger.map(t0, 5 + at * MS));
+        let own = |at: u32| aligned.wrapping_add(at * MS);
+        assert!(frames.windows(2).all(|pair| ts_diff(pair[1], pair[0]) > 0), "{frames:?}");
+        assert_eq!(frames[0], u32::MAX - 99);
+        assert_eq!(frames[3..], [own(50), own(66)]);
+        assert_eq!(munger.target_of(5), aligned, "reports tell the publisher's time at once");
+        assert_eq!(munger.map(t0, 5 + 16 * MS), frames[1], "a late packet finds its frame");
+    }
+
+    #[test]
     fn a_nonsense_alignment_is_replaced_by_the_time_passed() {
         for aligned in [1_000_000 + 2_100 * MS, 1_000_000 - 2_100 * MS] {
             let (mut munger, t0) = sent(1_000_000);
@@ -236,6 +284,29 @@ mod tests {
                 let expected = newest.wrapping_add(ticks(ms(elapsed), CLOCK));
                 let deviation = ts_diff(target, expected).unsigned_abs();
                 prop_assert!(deviation <= ticks(MAX_DEVIATION, CLOCK) + 1);
+            }
+        }
+
+        #[test]
+        fn frames_stay_in_order_whatever_source_follows_which(
+            first: u32,
+            sources in prop::collection::vec((any::<u32>(), -60i32..200, 1usize..90), 1..20),
+        ) {
+            let (mut munger, mut now) = sent(first);
+            let mut before = first;
+            for (source, distance, frames) in sources {
+                let aligned = before.wrapping_add_signed(distance * MS as i32);
+                if munger.start(now, source, Some(aligned), Transition::Switch).is_err() {
+                    continue;
+                }
+                for frame in 0..frames as u32 {
+                    let source_ts = source.wrapping_add(frame * 33 * MS);
+                    let target = munger.map(now, source_ts);
+                    prop_assert!(ts_diff(target, before) > 0, "{target} after {before}");
+                    prop_assert!(frame < 3 || target == munger.target_of(source_ts));
+                    before = target;
+                    now += ms(33);
+                }
             }
         }
     }

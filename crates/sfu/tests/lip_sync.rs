@@ -15,7 +15,7 @@ use sluice_rtp::NtpTime;
 use sluice_rtp::rtcp::SenderInfo;
 use sluice_sfu::{Allocation, DownTrackSettings};
 use sluice_sim::vp8::{Vp8Config, usual_camera};
-use sluice_sim::{Clock, LinkConfig};
+use sluice_sim::{Clock, LinkConfig, Loss};
 
 /// Farther apart, seconds, than this is out of step.
 const TOLERANCE: f64 = 0.001;
@@ -25,7 +25,8 @@ const REPORTED: Duration = Duration::from_millis(500);
 
 /// A viewer whose layers change all the time, by its own wish and by its network's; what it got.
 fn watch(camera: &Vp8Config, seed: u64) -> Result<Record, String> {
-    let uplink = LinkConfig { jitter: ms(15), ..LinkConfig::default() };
+    let loss = Loss::Uniform(0.03);
+    let uplink = LinkConfig { jitter: ms(15), reorder: 0.02, loss, ..LinkConfig::default() };
     let mut call = Call::new(camera.clone(), uplink, seed).with_microphone();
     call.join(LinkConfig::default());
     call.viewers[0].record = Some(Record::default());
@@ -68,17 +69,28 @@ fn seconds(ntp: NtpTime) -> f64 {
     (ntp.to_bits() - (3_944_678_400u64 << 32)) as f64 / 2f64.powi(32)
 }
 
-/// How far, seconds, a moment by the reports is from when it was.
-fn errors<'a>(
-    sent: &'a [Sent],
-    reports: &'a [(Duration, SenderInfo)],
-    clock_rate: u32,
-    captured: impl Fn(&Sent) -> f64 + 'a,
-) -> impl Iterator<Item = f64> + 'a {
-    let rate = f64::from(clock_rate);
+/// Packets with when they were captured, seconds from the start. A new layer may begin with pictures
+/// older than those of the layer before; they have no place in time but after them, and are left out.
+fn newest<'a>(sent: &'a [Sent], captured: impl Fn(&Sent) -> f64) -> Vec<(&'a Sent, f64)> {
+    let mut newest = f64::MIN;
+    let mut kept = Vec::new();
+    for (sent, at) in sent.iter().map(|sent| (sent, captured(sent))) {
+        if at >= newest {
+            newest = at;
+            kept.push((sent, at));
+        }
+    }
+    kept
+}
+
+/// The largest distance, seconds, of moments by the reports to those when packets were captured.
+fn worst_error(sent: &[(&Sent, f64)], reports: &[(Duration, SenderInfo)], clock_rate: f64) -> f64 {
     let clock = Clock::new();
     let start = seconds(clock.ntp(clock.now()));
-    sent.iter().filter_map(move |sent| Some(moment(sent, reports, rate)? - start - captured(sent)))
+    let errors = sent.iter().filter_map(|(sent, captured)| {
+        Some((moment(sent, reports, clock_rate)? - start - captured).abs())
+    });
+    errors.fold(0.0, f64::max)
 }
 
 /// Seconds from the start to when a packet of the camera was captured.
@@ -92,14 +104,11 @@ fn sound_and_picture_lead_to_the_same_moment_after_any_switch() {
     let figures = each_seed(|seed| {
         let camera = usual_camera(3, 3, 100, seed);
         let got = watch(&camera, seed)?;
-        let video = errors(&got.video, &got.video_reports, 90_000, |s| captured_by(&camera, s));
-        let audio = errors(&got.audio, &got.audio_reports, 48_000, |s| {
-            f64::from(s.source.wrapping_sub(FIRST_TIMESTAMP)) / 48_000.0
-        });
-        let worst =
-            |errors: &mut dyn Iterator<Item = f64>| errors.map(f64::abs).fold(0.0, f64::max);
-        let (mut video, mut audio) = (video, audio);
-        let (video, audio) = (worst(&mut video), worst(&mut audio));
+        let video = newest(&got.video, |sent| captured_by(&camera, sent));
+        let video = worst_error(&video, &got.video_reports, 90_000.0);
+        let since_first = |sent: &Sent| f64::from(sent.source.wrapping_sub(FIRST_TIMESTAMP));
+        let audio = newest(&got.audio, |sent| since_first(sent) / 48_000.0);
+        let audio = worst_error(&audio, &got.audio_reports, 48_000.0);
         check!(video <= TOLERANCE && audio <= TOLERANCE, "video {video} s, audio {audio} s off");
         let streams = got.video.windows(2).filter(|pair| pair[0].stream != pair[1].stream).count();
         Ok((video, audio, streams as f64))
@@ -114,11 +123,11 @@ fn timestamps_keep_the_distances_of_capture_over_any_switch() {
     let figures = each_seed(|seed| {
         let camera = usual_camera(3, 3, 100, seed);
         let got = watch(&camera, seed)?;
-        let reported = got.video.iter().skip_while(|sent| sent.at < REPORTED);
+        let video = newest(&got.video, |sent| captured_by(&camera, sent));
+        let reported = video.iter().skip_while(|(sent, _)| sent.at < REPORTED);
         let mut first = None;
-        let errors = reported.map(|sent| {
-            let captured = captured_by(&camera, sent);
-            let (target, at) = *first.get_or_insert((sent.target, captured));
+        let errors = reported.map(|(sent, captured)| {
+            let (target, at) = *first.get_or_insert((sent.target, *captured));
             let ticks = sent.target.wrapping_sub(target) as i32;
             (f64::from(ticks) / 90_000.0 - (captured - at)).abs()
         });

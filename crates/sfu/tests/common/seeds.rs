@@ -75,7 +75,7 @@ pub fn tell(what: &str, figures: impl IntoIterator<Item = f64>) {
     figures.sort_by(f64::total_cmp);
     if let (Some(least), Some(greatest)) = (figures.first(), figures.last()) {
         let median = figures[figures.len() / 2];
-        println!("{what}: {least:.4} / {median:.4} / {greatest:.4} over {} runs", figures.len());
+        println!("{what}: {least:.6} / {median:.6} / {greatest:.6} over {} runs", figures.len());
     }
 }
 
