@@ -71,7 +71,7 @@ fn seconds(ntp: NtpTime) -> f64 {
 
 /// Packets with when they were captured, seconds from the start. A new layer may begin with pictures
 /// older than those of the layer before; they have no place in time but after them, and are left out.
-fn newest<'a>(sent: &'a [Sent], captured: impl Fn(&Sent) -> f64) -> Vec<(&'a Sent, f64)> {
+fn newest(sent: &[Sent], captured: impl Fn(&Sent) -> f64) -> Vec<(&Sent, f64)> {
     let mut newest = f64::MIN;
     let mut kept = Vec::new();
     for (sent, at) in sent.iter().map(|sent| (sent, captured(sent))) {
