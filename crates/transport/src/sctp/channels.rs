@@ -79,6 +79,9 @@ pub(crate) struct Channels {
     /// Messages that grew too old, since they were asked for last.
     expired: u64,
     events: VecDeque<ChannelEvent>,
+    /// Nothing was done since the association had no packet left, and when it wants to be called
+    /// then: whoever has media to send asks often, and there is much to look at in an association.
+    at_rest: Option<Option<Instant>>,
 }
 
 impl Channels {
@@ -102,10 +105,12 @@ impl Channels {
             queued: 0,
             expired: 0,
             events: VecDeque::new(),
+            at_rest: None,
         }
     }
 
     pub(crate) fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
+        self.at_rest = None;
         // The peer started; it also repeats its INIT if it must.
         self.initiate_at = None;
         self.association.handle_packet(now, packet);
@@ -113,6 +118,7 @@ impl Channels {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.at_rest = None;
         if self.initiate_at.is_some_and(|at| at <= now) {
             self.initiate_at = None;
             self.association.connect();
@@ -122,11 +128,22 @@ impl Channels {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        [self.initiate_at, self.association.poll_timeout()].into_iter().flatten().min()
+        self.at_rest.unwrap_or_else(|| self.next_timeout())
     }
 
     pub(crate) fn poll_transmit(&mut self, now: Instant) -> Option<Bytes> {
-        self.association.poll_transmit(now)
+        if self.at_rest.is_some() {
+            return None;
+        }
+        let packet = self.association.poll_transmit(now);
+        if packet.is_none() {
+            self.at_rest = Some(self.next_timeout());
+        }
+        packet
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        [self.initiate_at, self.association.poll_timeout()].into_iter().flatten().min()
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<ChannelEvent> {
@@ -135,12 +152,14 @@ impl Channels {
 
     /// Opens one more channel, now or when the association is up.
     pub(crate) fn open(&mut self, now: Instant, spec: ChannelSpec) {
+        self.at_rest = None;
         self.to_open.push(spec);
         self.drive(now);
     }
 
     /// Closes a channel; `Closed` follows when the peer has done so too.
     pub(crate) fn close(&mut self, id: ChannelId) {
+        self.at_rest = None;
         if let Some(channel) = self.channels.get_mut(&id.0)
             && channel.state != State::Closing
         {
@@ -187,6 +206,7 @@ impl Channels {
         if self.queued + channel.in_association + data.len() > MAX_BUFFERED {
             return Err(SendError::BufferFull);
         }
+        self.at_rest = None;
         self.queued += data.len();
         channel.queued += data.len();
         channel.queue.push_back(Queued { at: now, ppid, data });
