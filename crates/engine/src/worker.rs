@@ -158,10 +158,13 @@ impl Worker {
                 return self.publish_stats();
             }
             let timeout = self.sleep_limit(&ready);
-            if timeout >= STATS_INTERVAL || now >= stats_at {
-                self.publish_stats();
+            let due = now >= stats_at;
+            if due {
                 stats_at = now + STATS_INTERVAL;
                 self.core.trim();
+            }
+            if due || timeout >= STATS_INTERVAL {
+                self.publish_stats();
             }
             if !self.wait(&mut events, timeout) {
                 return;

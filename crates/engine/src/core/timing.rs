@@ -7,6 +7,13 @@ use crate::core::peer::PeerKey;
 use crate::core::track::Attachment;
 use crate::link::LinkMessage;
 
+/// A deadline that is at least this far away may be met late by up to [`COARSENESS`] of the time until
+/// then.
+const COARSE_FROM: Duration = Duration::from_secs(1);
+
+/// See [`COARSE_FROM`]: what is that far away is a keepalive, a report or a time-out.
+const COARSENESS: u32 = 8;
+
 /// A deadline that has passed is looked at again after this time, not at once.
 pub(super) const MIN_DELAY: Duration = Duration::from_millis(1);
 
@@ -86,7 +93,8 @@ impl Core {
         ];
         let next = own.into_iter().flatten().chain(tracks).chain(awaiting).min();
         if let Some(at) = next {
-            self.timers.arm(&mut state.armed, peer, at.max(now + MIN_DELAY));
+            let at = coarse(self.clock.since_start(now), at.max(now + MIN_DELAY) - now);
+            self.timers.arm(&mut state.armed, peer, now + at);
         }
     }
 
@@ -110,5 +118,41 @@ impl Core {
         for key in std::mem::take(&mut state.awaiting) {
             self.ask_key_frame(now, key);
         }
+    }
+}
+
+/// Moves a distant deadline to the next point of a grid, so that peers that only wait for something
+/// to go wrong wake their worker together. Takes and returns the time until then; the grid counts
+/// `since_start`.
+fn coarse(since_start: Duration, until: Duration) -> Duration {
+    if until < COARSE_FROM {
+        return until;
+    }
+    let step = (until / COARSENESS).as_millis().next_power_of_two() / 2;
+    let at = (since_start + until).as_millis();
+    let on_grid = Duration::from_millis((at / step + 1).saturating_mul(step) as u64);
+    on_grid.saturating_sub(since_start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_deadlines_are_met_exactly() {
+        let until = Duration::from_millis(999);
+        assert_eq!(coarse(Duration::from_millis(17), until), until);
+    }
+
+    #[test]
+    fn distant_deadlines_share_few_instants_and_are_never_early() {
+        let mut instants = std::collections::BTreeSet::new();
+        for start in (0..2_000).map(Duration::from_millis) {
+            let until = Duration::from_secs(10);
+            let at = coarse(start, until);
+            assert!(at >= until && at <= until + until / COARSENESS, "{start:?}: {at:?}");
+            instants.insert(start + at);
+        }
+        assert!(instants.len() <= 3, "{instants:?}");
     }
 }
