@@ -3,7 +3,7 @@
 //!
 //! The room never waits for either. Its messages wait in the session's bounded queue; when that
 //! overflows the session is over, and when a write makes no progress the socket is. Pings are
-//! answered here, and passed on as well.
+//! answered here; the room hears of one now and then.
 
 use std::ops::ControlFlow;
 use std::pin::pin;
@@ -30,6 +30,14 @@ use crate::token::{Claims, REFRESH_TOKEN_TTL, VideoGrant, kind_name, mint};
 
 /// Interval of WebSocket pings, which keep proxies from closing an idle connection.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A connection on which something was written since so long needs no ping: clients of today ping
+/// every 5 s and are answered.
+const IDLE_AFTER: Duration = Duration::from_secs(5);
+
+/// A client that was heard within this is not reported to the room for a mere ping. With a ping
+/// every 5 s the room hears of each client at least every 10 s; it calls one silent after 15 s.
+const HEARD_INTERVAL: Duration = Duration::from_secs(9);
 
 /// A write without progress for so long ends the socket.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,10 +114,18 @@ pub(super) async fn run<H: SessionHost>(socket: WebSocket, opening: Opening<H>, 
     let (sink, stream) = socket.split();
     let (local, local_queue) = mpsc::channel(LOCAL_QUEUE);
     let (reader_ends, reader_ended) = oneshot::channel();
-    let encoding = LastEncoding::default();
     let max_message_size = shared.max_message_size();
-    let reader = Reader { requests, local, encoding: encoding.clone(), stats, max_message_size };
-    let writer = Writer { sink, responses, local_queue, encoding, shared, api_key };
+    let written = Instant::now();
+    let encoding = LastEncoding::default();
+    let reader = Reader {
+        requests,
+        local,
+        encoding: encoding.clone(),
+        stats,
+        max_message_size,
+        heard: None,
+    };
+    let writer = Writer { sink, responses, local_queue, encoding, shared, api_key, written };
 
     let reading = reader.run(stream, reader_ends);
     let writing = writer.run(first, reader_ended);
@@ -130,10 +146,12 @@ struct Reader<S> {
     encoding: LastEncoding,
     stats: Arc<SignalStats>,
     max_message_size: usize,
+    /// When the room heard of the client.
+    heard: Option<Instant>,
 }
 
 impl<S: SessionSink> Reader<S> {
-    async fn run(self, mut stream: SplitStream<WebSocket>, ends: oneshot::Sender<ReadEnd>) {
+    async fn run(mut self, mut stream: SplitStream<WebSocket>, ends: oneshot::Sender<ReadEnd>) {
         let end = self.read(&mut stream).await;
         // Tells the room that the connection is gone.
         drop(self.requests);
@@ -146,7 +164,7 @@ impl<S: SessionSink> Reader<S> {
         }
     }
 
-    async fn read(&self, stream: &mut SplitStream<WebSocket>) -> ReadEnd {
+    async fn read(&mut self, stream: &mut SplitStream<WebSocket>) -> ReadEnd {
         while let Some(frame) = stream.next().await {
             let step = match frame {
                 Ok(Frame::Binary(payload)) => self.request(Encoding::Protobuf, &payload).await,
@@ -173,7 +191,7 @@ impl<S: SessionSink> Reader<S> {
         ReadEnd::Broken
     }
 
-    async fn request(&self, encoding: Encoding, payload: &[u8]) -> ControlFlow<ReadEnd> {
+    async fn request(&mut self, encoding: Encoding, payload: &[u8]) -> ControlFlow<ReadEnd> {
         if payload.len() > self.max_message_size {
             self.stats.closed_oversize.add();
             return ControlFlow::Break(ReadEnd::Refused(close_code::SIZE));
@@ -188,27 +206,36 @@ impl<S: SessionSink> Reader<S> {
                 return ControlFlow::Break(ReadEnd::Refused(close_code::INVALID));
             }
         };
-        self.answer_ping(&request);
+        let is_ping = self.answer_ping(&request);
         if request.message.is_none() {
             self.stats.messages_unknown.add();
-        } else if !self.requests.send(request).await {
+            return ControlFlow::Continue(());
+        }
+        let now = Instant::now();
+        if is_ping && self.heard.is_some_and(|at| now - at < HEARD_INTERVAL) {
+            return ControlFlow::Continue(());
+        }
+        self.heard = Some(now);
+        if !self.requests.send(request).await {
             return ControlFlow::Break(ReadEnd::RoomOver);
         }
         ControlFlow::Continue(())
     }
 
-    fn answer_ping(&self, request: &SignalRequest) {
+    /// Whether it was a ping.
+    fn answer_ping(&self, request: &SignalRequest) -> bool {
         let response = match &request.message {
             Some(Request::Ping(_)) => Response::Pong(unix_millis()),
             Some(Request::PingReq(ping)) => Response::PongResp(Pong {
                 last_ping_timestamp: ping.timestamp,
                 timestamp: unix_millis(),
             }),
-            _ => return,
+            _ => return false,
         };
         if self.local.try_send(SharedResponse::new(response)).is_err() {
             self.stats.pongs_dropped.add();
         }
+        true
     }
 }
 
@@ -220,6 +247,8 @@ struct Writer<H: SessionHost> {
     encoding: LastEncoding,
     shared: Shared<H>,
     api_key: String,
+    /// When something was written last.
+    written: Instant,
 }
 
 impl<H: SessionHost> Writer<H> {
@@ -241,7 +270,7 @@ impl<H: SessionHost> Writer<H> {
                 }
                 output = self.responses.next() => self.output(output, &mut said_leave).await,
                 Some(response) = self.local_queue.recv() => self.respond(&response).await,
-                _ = pings.tick() => self.write(Frame::Ping(Bytes::new())).await,
+                _ = pings.tick() => self.ping_if_idle().await,
             };
         };
         if let Some(code) = close {
@@ -348,7 +377,15 @@ impl<H: SessionHost> Writer<H> {
         }
     }
 
+    async fn ping_if_idle(&mut self) -> Step {
+        if self.written.elapsed() < IDLE_AFTER {
+            return ControlFlow::Continue(());
+        }
+        self.write(Frame::Ping(Bytes::new())).await
+    }
+
     async fn write(&mut self, frame: Frame) -> Step {
+        self.written = Instant::now();
         match timeout(WRITE_TIMEOUT, self.sink.send(frame)).await {
             Ok(Ok(())) => ControlFlow::Continue(()),
             // The reader sees the same and says it better.
