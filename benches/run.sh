@@ -5,12 +5,12 @@
 #   benches/run.sh --quick          one short run of each: does it work, and roughly what does it cost
 #   benches/run.sh --only floor,instructions,scenarios
 #
-# Parts: floor, micro, instructions, scenarios, goals, curves. The page is target/benches.md unless
+# Parts: floor, micro, instructions, scenarios, goals, memory, curves. The page is target/benches.md unless
 # BENCHES_PAGE names another file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-parts=floor,micro,instructions,scenarios,goals,curves
+parts=floor,micro,instructions,scenarios,goals,memory,curves
 runs=5 seconds=10 grid_seconds=600 curves=() floor=() micro=()
 while (($#)); do
     case $1 in
@@ -70,6 +70,10 @@ if wanted goals; then
     section "A room of a hundred, joined within five seconds"
     "$bin/scenario" grid-100 --runs 1 --seconds "$grid_seconds" --ramp 20 \
         --json "${page%.md}-grid.json" | tee -a "$page"
+fi
+if wanted memory; then
+    section "Memory of subscriptions"
+    "$bin/memory" --runs "$runs" --seconds 3 --json "${page%.md}-memory.json" | tee -a "$page"
 fi
 if wanted curves; then
     section "Curves"

@@ -6,6 +6,7 @@
 pub mod arguments;
 pub mod fit;
 pub mod floor;
+pub mod memory;
 pub mod scenario;
 pub mod server;
 pub mod table;

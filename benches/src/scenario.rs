@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde::Serialize;
 use sluice_load::{
-    Layout, Moment, Observer, Options, Report, Second, cpu_time, resident_bytes, run,
+    Layout, Moment, Muted, Observer, Options, Report, Second, cpu_time, resident_bytes, run,
 };
 
 use crate::server::{Server, ServerSpec};
@@ -122,7 +122,8 @@ pub struct Cost {
     pub latency_p50_ms: f64,
     /// See `latency_p50_ms`.
     pub latency_p99_ms: f64,
-    /// Server's CPU time per join, milliseconds: of everything until the last one was connected.
+    /// Server's CPU time per join, milliseconds: of everything until a second after the last one was
+    /// connected.
     pub cpu_ms_per_join: f64,
     /// Median time of a join.
     pub join_p50_ms: f64,
@@ -167,6 +168,8 @@ pub fn measure(
         subscribers: scenario.subscribers,
         publishers_subscribe: scenario.publishers_subscribe,
         simulate_speakers: scenario.simulate_speakers,
+        // Speakers that talk in turn are there to load a join storm as well.
+        muted: if scenario.simulate_speakers { Muted::Never } else { Muted::Joining },
         audio: scenario.audio,
         video: scenario.video,
         layout: scenario.layout,
@@ -175,8 +178,7 @@ pub fn measure(
         threads: settings.threads,
         ..Options::new(&server.url, settings.api_key, settings.api_secret)?
     };
-    let mut watch = Watch { pid: server.id(), samples: Vec::new() };
-    watch.sample();
+    let mut watch = Watch::new(server.id());
     let report = run(&options, &mut watch)?;
     let participants = scenario.participants().max(1) as f64;
     let failures = report.joins.failed + report.joins.dropped;
@@ -197,7 +199,7 @@ pub fn measure(
         packets_per_second: report.packets_per_second,
         cpu_us_per_packet: window * 1e6 / packets,
         server_core_percent: 100.0 * window / report.seconds,
-        tester_core_percent: 100.0 * report.tester_cpu_s / report.seconds,
+        tester_core_percent: 100.0 * report.tester.cpu_s / report.seconds,
         loss_percent: report.loss_percent,
         latency_p50_ms: latency.p50_ms,
         latency_p99_ms: latency.p99_ms,
@@ -211,30 +213,26 @@ pub fn measure(
 }
 
 /// CPU seconds and resident bytes of the server at each moment.
-struct Watch {
+pub(crate) struct Watch {
     pid: u32,
-    samples: Vec<(Option<Moment>, f64, u64)>,
+    samples: Vec<(Moment, f64, u64)>,
 }
 
 impl Watch {
-    fn sample(&mut self) {
-        self.push(None);
+    pub(crate) fn new(pid: u32) -> Self {
+        Self { pid, samples: Vec::new() }
     }
 
-    fn push(&mut self, moment: Option<Moment>) {
-        let cpu = cpu_time(self.pid).unwrap_or_default().as_secs_f64();
-        self.samples.push((moment, cpu, resident_bytes(self.pid).unwrap_or_default()));
-    }
-
-    fn at(&self, moment: Moment) -> (f64, u64) {
-        let sample = self.samples.iter().find(|(at, ..)| *at == Some(moment));
+    pub(crate) fn at(&self, moment: Moment) -> (f64, u64) {
+        let sample = self.samples.iter().find(|(at, ..)| *at == moment);
         sample.map_or((0.0, 0), |(_, cpu, rss)| (*cpu, *rss))
     }
 }
 
 impl Observer for Watch {
     fn at(&mut self, moment: Moment) {
-        self.push(Some(moment));
+        let cpu = cpu_time(self.pid).unwrap_or_default().as_secs_f64();
+        self.samples.push((moment, cpu, resident_bytes(self.pid).unwrap_or_default()));
     }
 
     fn second(&mut self, _: &Second) {}

@@ -39,11 +39,11 @@ enum Curve {
     Listeners,
     /// One camera, 10 to 200 viewers
     Viewers,
-    /// 1 to 100 rooms of two with camera and microphone
+    /// 1 to 500 rooms of two with camera and microphone
     Rooms,
     /// 10 to 50 speakers, as many listeners
     Mesh,
-    /// 50 to 1,000 participants without media
+    /// 10 to 3,000 participants without media
     Idle,
 }
 
@@ -56,11 +56,19 @@ impl Curve {
             Self::Viewers => {
                 &["video-1x10", "video-1x50", "video-1x100", "video-1x150", "video-1x200"]
             }
-            Self::Rooms => &["rooms-1x2", "rooms-10x2", "rooms-25x2", "rooms-50x2", "rooms-100x2"],
+            Self::Rooms => &[
+                "rooms-1x2",
+                "rooms-10x2",
+                "rooms-25x2",
+                "rooms-50x2",
+                "rooms-100x2",
+                "rooms-250x2",
+                "rooms-500x2",
+            ],
             Self::Mesh => {
                 &["audio-10x10", "audio-20x20", "audio-30x30", "audio-40x40", "audio-50x50"]
             }
-            Self::Idle => &["idle-50", "idle-200", "idle-500", "idle-1000"],
+            Self::Idle => &["idle-10", "idle-50", "idle-200", "idle-500", "idle-1000", "idle-3000"],
         }
     }
 
@@ -78,6 +86,10 @@ struct Measured {
     cpu_by_packets: Option<Fit>,
     /// KiB of resident memory against participants.
     memory_by_participants: Option<Fit>,
+    /// Milliseconds of CPU until all have joined, against participants.
+    joins_by_participants: Option<Fit>,
+    /// Microseconds of CPU per second against participants, where no media flows.
+    cpu_by_participants: Option<Fit>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -108,6 +120,15 @@ fn main() -> anyhow::Result<()> {
                 let participants = cost.participants as f64;
                 (participants, cost.rss_kib_per_participant * participants)
             }),
+            joins_by_participants: fit(&points, |cost| {
+                let participants = cost.participants as f64;
+                (participants, cost.cpu_ms_per_join * participants)
+            }),
+            cpu_by_participants: (*curve == Curve::Idle)
+                .then(|| {
+                    fit(&points, |cost| (cost.participants as f64, cost.server_core_percent * 1e4))
+                })
+                .flatten(),
             points,
         };
         fits.extend(fit_rows(&measured));
@@ -122,12 +143,13 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-const POINTS: [&str; 8] = [
+const POINTS: [&str; 9] = [
     "point",
     "participants",
     "packets/s",
     "server core %",
     "CPU us/packet",
+    "CPU ms/join",
     "RSS MiB",
     "latency p99 ms",
     "loss %",
@@ -146,6 +168,7 @@ fn row(cost: &Cost) -> Vec<String> {
         format!("{:.0}", cost.packets_per_second),
         format!("{:.1}", cost.server_core_percent),
         format!("{:.2}", cost.cpu_us_per_packet),
+        format!("{:.2}", cost.cpu_ms_per_join),
         format!("{:.0}", cost.rss_kib_per_participant * cost.participants as f64 / 1024.0),
         format!("{:.2}", cost.latency_p99_ms),
         format!("{:.4}", cost.loss_percent),
@@ -153,9 +176,13 @@ fn row(cost: &Cost) -> Vec<String> {
 }
 
 fn fit_rows(measured: &Measured) -> Vec<Vec<String>> {
+    // Without media there is no packet to have a price.
+    let by_packets = measured.cpu_by_packets.filter(|_| measured.curve != Curve::Idle);
     let lines = [
-        ("CPU, us", "packet", measured.cpu_by_packets),
+        ("CPU, us", "packet", by_packets),
+        ("CPU, us/s", "participant", measured.cpu_by_participants),
         ("memory, KiB", "participant", measured.memory_by_participants),
+        ("joins, CPU ms", "participant", measured.joins_by_participants),
     ];
     let row = |(what, per, fit): (&str, &str, Option<Fit>)| {
         let fit = fit?;

@@ -202,7 +202,7 @@ impl Observer for Progress {
     fn at(&mut self, moment: Moment) {
         self.phase = match moment {
             Moment::Starting => "joining",
-            Moment::Joined => "settling",
+            Moment::Joined | Moment::Subscribed => "settling",
             Moment::Measuring => "measuring",
             Moment::Measured => "leaving",
         };

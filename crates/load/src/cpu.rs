@@ -6,9 +6,25 @@ use std::time::Duration;
 /// Clock ticks per second of `/proc/<pid>/stat`; 100 on every Linux that matters (sysconf(3)).
 const TICKS_PER_SECOND: u64 = 100;
 
-/// CPU time of a process, user and system, of all threads that it has and had. The kernel counts
-/// precisely and shows whole ticks of 10 ms.
+/// CPU time of a process, user and system. Nanoseconds of the threads that it has, or ticks of 10 ms
+/// of those that it has and had: whichever says more.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
+    Some(ticks_of_all(pid)?.max(threads(pid).map(|(_, time)| time).sum()))
+}
+
+/// Names of the threads of a process, and the CPU time of each.
+pub(crate) fn threads(pid: u32) -> impl Iterator<Item = (String, Duration)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|task| {
+        let name = fs::read_to_string(task.path().join("comm")).ok()?;
+        // The first field is the time on a core, nanoseconds (sched-stats.rst).
+        let stat = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        let nanos = stat.split_ascii_whitespace().next()?.parse().ok()?;
+        Some((name.trim_end().to_owned(), Duration::from_nanos(nanos)))
+    })
+}
+
+fn ticks_of_all(pid: u32) -> Option<Duration> {
     // Fields 14 and 15, behind the name in parentheses.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();

@@ -139,15 +139,20 @@ impl Stream {
         self.key_pending = true;
     }
 
-    /// Pauses or resumes; a resumed stream starts with a key frame and skips what it missed.
+    /// Pauses or resumes.
     pub(crate) fn set_enabled(&mut self, now: Instant, enabled: bool) {
         if enabled && !self.enabled {
-            self.key_pending = true;
-            while self.next_frame() < now {
-                self.frames_since_start += 1;
-            }
+            self.resume(now);
         }
         self.enabled = enabled;
+    }
+
+    /// Goes on after a pause, with a key frame and without what was missed.
+    pub(crate) fn resume(&mut self, now: Instant) {
+        self.key_pending = true;
+        while self.next_frame() < now {
+            self.frames_since_start += 1;
+        }
     }
 
     /// Media time at `now`.

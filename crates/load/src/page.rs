@@ -187,7 +187,9 @@ fn counts(out: &mut String, report: &Report) {
         ("Video frames received", received.frames),
         ("Milliseconds of frozen video", received.freeze_ms),
         ("Data messages received", received.data_messages),
-        ("Packets refused by the tester's own sockets", report.tester_send_drops),
+        ("Packets refused by the tester's own sockets", report.tester.send_drops),
+        ("Datagrams that its sockets had no room for", report.tester.receive_drops),
+        ("Datagrams that the server's sockets had no room for", report.tester.server_receive_drops),
     ] {
         let _ = write!(out, "<tr><td>{name}<td>{}", grouped(value as f64));
     }
@@ -198,7 +200,7 @@ fn counts(out: &mut String, report: &Report) {
         out,
         "</table><p class=dim>The load tester itself used {:.1} % of a core, {:.2} µs per packet.</p>\
          </section>",
-        100.0 * report.tester_cpu_s / report.seconds,
+        100.0 * report.tester.cpu_s / report.seconds,
         report.tester_cpu_us_per_packet
     );
 }

@@ -8,20 +8,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use sluice_net::{BindOptions, UdpEndpoint};
 use sluice_proto::signal_request::Message as Request;
 use sluice_proto::signal_response::Message as Response;
 use sluice_proto::{
-    AddTrackRequest, JoinResponse, LeaveRequest, ParticipantInfo, Ping, SessionDescription,
-    SignalTarget, SubscribedQualityUpdate, TrackInfo, TrackSource, TrackType, TrickleRequest,
-    UpdateSubscription, UpdateTrackSettings, VideoLayer, VideoQuality, request_response,
+    AddTrackRequest, JoinResponse, LeaveRequest, MuteTrackRequest, ParticipantInfo, Ping,
+    SessionDescription, SignalTarget, SubscribedQualityUpdate, TrackInfo, TrackSource, TrackType,
+    TrickleRequest, UpdateSubscription, UpdateTrackSettings, VideoLayer, VideoQuality,
+    request_response,
 };
 use sluice_rtp::{Codec, ExtensionKind, MediaKind};
 use sluice_transport::sdp::{RemoteCandidate, parse_candidate_init};
-use sluice_transport::{DtlsIdentity, IceCredentials, TransportProto};
+use sluice_transport::{DtlsIdentity, TransportProto};
 use tokio::sync::{mpsc, watch};
 
 use crate::connection::{ConnectionEvent, ConnectionParams};
+use crate::drops::Ports;
 use crate::encoder::StreamIds;
 use crate::outcome::Outcomes;
 use crate::packet::ExtensionIds;
@@ -30,9 +31,9 @@ use crate::publish::TrackSpec;
 use crate::receive::{ExpectedTrack, ReceiveOptions};
 use crate::roster::{Census, Note, Roster};
 use crate::sdp::{
-    Description, Kind, LocalTransport, OPUS_PT, OfferedTrack, RIDS, Section, VP8_PT, VP8_RTX_PT,
-    answer, offer,
+    Description, Kind, OPUS_PT, OfferedTrack, RIDS, Section, VP8_PT, VP8_RTX_PT, answer, offer,
 };
+use crate::side::Side;
 use crate::signal::Signal;
 use crate::worker::{Command, ConnectionId, Worker};
 
@@ -40,11 +41,6 @@ use crate::worker::{Command, ConnectionId, Worker};
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between pings (LiveKit's `ping_interval`).
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// Socket buffers of a connection, bytes: half a second of a busy subscriber.
-const SOCKET_BUFFER: usize = 512 * 1024;
-/// Letters of ICE credentials.
-const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
 /// What all participants share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
@@ -57,9 +53,15 @@ pub(crate) struct Shared {
     pub(crate) stop: watch::Receiver<bool>,
     /// Becomes true when the share of the plan shall lose its signalling.
     pub(crate) storm: watch::Receiver<bool>,
+    /// Becomes true when everybody may subscribe.
+    pub(crate) subscribe: watch::Receiver<bool>,
+    /// Becomes true when tracks that were published muted shall flow.
+    pub(crate) unmute: watch::Receiver<bool>,
     /// Becomes true when everybody shall note whom it sees.
     pub(crate) count: watch::Receiver<bool>,
     pub(crate) census: Census,
+    /// Where to look for datagrams that the kernel dropped.
+    pub(crate) ports: Ports,
     /// Who speaks, as index of the publisher in its room; `None`: everybody.
     pub(crate) speaker: watch::Receiver<Option<usize>>,
 }
@@ -76,16 +78,6 @@ pub(crate) async fn run(shared: Arc<Shared>, index: usize, plan: ParticipantPlan
         Err(error) if participant.joined => shared.outcomes.dropped(format!("{error:#}")),
         Err(error) => shared.outcomes.join_failed(format!("{error:#}")),
     }
-}
-
-/// One peer connection as the participant sees it.
-#[derive(Default)]
-struct Side {
-    local: Option<LocalTransport>,
-    socket: Option<UdpEndpoint>,
-    /// The media thread knows it.
-    started: bool,
-    early_candidates: Vec<SocketAddr>,
 }
 
 /// Why a conversation on one socket ended.
@@ -121,11 +113,16 @@ struct Participant {
     wanted: BTreeMap<String, Instant>,
     /// Videos watched, by publisher.
     watched_videos: BTreeMap<String, String>,
+    /// Who was announced before it may subscribe.
+    deferred: Vec<ParticipantInfo>,
+    /// Its tracks are not muted, or not any more.
+    unmuted: bool,
 }
 
 impl Participant {
     fn new(shared: Arc<Shared>, index: usize, plan: ParticipantPlan) -> Self {
         let (events_in, events) = mpsc::channel(8);
+        let muted = plan.muted;
         Self {
             may_drop: index % 100 < shared.options.storm_percent,
             sid: String::new(),
@@ -145,6 +142,8 @@ impl Participant {
             offer_id: 0,
             wanted: BTreeMap::new(),
             watched_videos: BTreeMap::new(),
+            deferred: Vec::new(),
+            unmuted: !muted,
         }
     }
 
@@ -188,6 +187,8 @@ impl Participant {
         data.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let (mut stop, mut speaker) = (self.shared.stop.clone(), self.shared.speaker.clone());
         let (mut storm, mut count) = (self.shared.storm.clone(), self.shared.count.clone());
+        let (mut subscribe, mut unmute) =
+            (self.shared.subscribe.clone(), self.shared.unmute.clone());
         loop {
             tokio::select! {
                 () = until(&mut stop) => return Ok(End::Stopped),
@@ -196,6 +197,14 @@ impl Participant {
                     return Ok(End::SignalLost);
                 }
                 Ok(()) = count.changed() => self.note(),
+                () = until(&mut subscribe), if !self.deferred.is_empty() => {
+                    let participants = std::mem::take(&mut self.deferred);
+                    self.watch(signal, &participants).await?;
+                }
+                () = until(&mut unmute), if !self.unmuted && self.joined => {
+                    self.unmuted = true;
+                    self.unmute(signal).await?;
+                }
                 response = signal.next() => match response? {
                     Some(response) => self.on_response(signal, response).await?,
                     None => bail!("the server closed signalling"),
@@ -221,6 +230,15 @@ impl Participant {
         let (identity, sid) = (self.plan.identity.clone(), self.sid.clone());
         let note = Note { identity, sid, roster: self.roster.clone() };
         self.shared.census.note(&self.plan.room, note);
+    }
+
+    async fn unmute(&self, signal: &mut Signal) -> anyhow::Result<()> {
+        for sid in self.published.values() {
+            let request = MuteTrackRequest { sid: sid.clone(), muted: false };
+            signal.send(Request::Mute(request)).await?;
+        }
+        self.worker().send(Command::Unmute(self.publisher_id()));
+        Ok(())
     }
 
     fn tell_who_speaks(&self) {
@@ -293,6 +311,7 @@ impl Participant {
                 r#type: TrackType::Audio.into(),
                 source: TrackSource::Microphone.into(),
                 disable_red: true,
+                muted: self.plan.muted,
                 stream: stream.clone(),
                 ..AddTrackRequest::default()
             });
@@ -311,6 +330,7 @@ impl Participant {
                 name: "camera".into(),
                 r#type: TrackType::Video.into(),
                 source: TrackSource::Camera.into(),
+                muted: self.plan.muted,
                 width: top.0.into(),
                 height: top.1.into(),
                 stream: stream.clone(),
@@ -377,6 +397,7 @@ impl Participant {
         TrackSpec {
             sid: sid.to_owned(),
             mid: section.mid.clone(),
+            muted: !self.unmuted,
             extensions: ExtensionIds::of(section),
             layers: ids.zip(layers).collect(),
         }
@@ -445,6 +466,7 @@ impl Participant {
         side.started = true;
         let mut candidates = remote.candidates.clone();
         candidates.append(&mut side.early_candidates);
+        self.shared.ports.note_server(candidates.iter().map(SocketAddr::port));
         let opens = self.plan.data.is_some() && !receives;
         let params = ConnectionParams {
             socket,
@@ -502,6 +524,10 @@ impl Participant {
         participants: &[ParticipantInfo],
     ) -> anyhow::Result<()> {
         if !self.plan.subscribes {
+            return Ok(());
+        }
+        if !*self.shared.subscribe.borrow() {
+            self.deferred.extend_from_slice(participants);
             return Ok(());
         }
         let (mut sids, mut settings) = (Vec::new(), Vec::new());
@@ -573,38 +599,7 @@ impl Participant {
     }
 }
 
-impl Side {
-    /// Binds the socket and chooses credentials, once.
-    fn prepare(&mut self, shared: &Shared) -> anyhow::Result<&LocalTransport> {
-        if self.local.is_none() {
-            let any: IpAddr = match shared.local_ip {
-                IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-                IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-            };
-            let socket = UdpEndpoint::bind(BindOptions {
-                addr: SocketAddr::new(any, 0),
-                reuse_port: false,
-                recv_buffer_bytes: SOCKET_BUFFER,
-                send_buffer_bytes: SOCKET_BUFFER,
-            })
-            .context("a UDP socket")?;
-            let addr = SocketAddr::new(shared.local_ip, socket.local_addr().port());
-            self.local = Some(LocalTransport {
-                ice: IceCredentials { ufrag: ice_chars(8), pwd: ice_chars(24) },
-                fingerprint: shared.identity.fingerprint_sha256().clone(),
-                addr,
-            });
-            self.socket = Some(socket);
-        }
-        self.local.as_ref().context("no socket")
-    }
-}
-
 /// Waits for the signal; also over when nobody is left to give it.
 async fn until(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-fn ice_chars(count: usize) -> String {
-    (0..count).map(|_| char::from(ICE_CHARS[rand::random::<u8>() as usize % 64])).collect()
 }

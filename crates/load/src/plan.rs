@@ -66,6 +66,18 @@ pub struct DataLoad {
     pub reliable: bool,
 }
 
+/// While publishers have their tracks muted and send nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Muted {
+    /// Media flows at once.
+    Never,
+    /// Until everybody has joined, so that no media flows during the joins.
+    Joining,
+    /// During the whole run.
+    Always,
+}
+
 /// Everything about a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Options {
@@ -98,6 +110,10 @@ pub struct Options {
     pub layout: Layout,
     /// One publisher of each room speaks at a time, in turn; otherwise all do.
     pub simulate_speakers: bool,
+    /// Whether tracks are muted.
+    pub muted: Muted,
+    /// Nobody subscribes before everybody has joined.
+    pub subscribe_late: bool,
     /// Data messages of publishers.
     pub data: Option<DataLoad>,
     /// Time of measuring, after everybody joined.
@@ -139,6 +155,8 @@ impl Options {
             publishers_subscribe: false,
             layout: Layout::All,
             simulate_speakers: false,
+            muted: Muted::Never,
+            subscribe_late: false,
             data: None,
             duration: Duration::from_secs(10),
             settle: Duration::from_secs(2),
@@ -166,7 +184,9 @@ impl Options {
                     audio: is_publisher && self.audio,
                     video: (is_publisher && self.video).then(|| self.layers()),
                     data: self.data.filter(|_| is_publisher),
+                    muted: self.muted != Muted::Never,
                     subscribes: !is_publisher || self.publishers_subscribe || !publishes,
+                    subscribes_late: self.subscribe_late,
                     layout: self.layout,
                 });
             }
@@ -191,14 +211,17 @@ pub(crate) struct ParticipantPlan {
     pub(crate) audio: bool,
     pub(crate) video: Option<Vec<LayerSpec>>,
     pub(crate) data: Option<DataLoad>,
+    /// Its tracks are muted at first.
+    pub(crate) muted: bool,
     pub(crate) subscribes: bool,
+    pub(crate) subscribes_late: bool,
     pub(crate) layout: Layout,
 }
 
 impl ParticipantPlan {
     /// The server subscribes on its own to everything.
     pub(crate) fn auto_subscribe(&self) -> bool {
-        self.subscribes && self.layout == Layout::All
+        self.subscribes && !self.subscribes_late && self.layout == Layout::All
     }
 }
 

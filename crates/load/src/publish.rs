@@ -28,6 +28,8 @@ pub(crate) struct TrackSpec {
     pub(crate) sid: String,
     pub(crate) mid: String,
     pub(crate) extensions: ExtensionIds,
+    /// Sends nothing until it is told to.
+    pub(crate) muted: bool,
     /// Layers of video with their numbers, lowest first; audio has one number and no layer.
     pub(crate) layers: Vec<(StreamIds, Option<LayerSpec>)>,
 }
@@ -122,6 +124,14 @@ impl Publisher {
         }
     }
 
+    /// Everything that was published muted starts to flow.
+    pub(crate) fn unmute(&mut self, now: Instant) {
+        for track in self.tracks.iter_mut().filter(|track| track.spec.muted) {
+            track.spec.muted = false;
+            track.streams.iter_mut().for_each(|stream| stream.resume(now));
+        }
+    }
+
     /// Who speaks, for tests of active speakers.
     pub(crate) fn set_speaking(&mut self, speaking: bool) {
         self.tracks.iter_mut().for_each(|track| track.speaking = speaking);
@@ -129,7 +139,8 @@ impl Publisher {
 
     /// When [`poll`](Self::poll) has something.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let streams = self.tracks.iter().flat_map(|track| &track.streams);
+        let tracks = self.tracks.iter().filter(|track| !track.spec.muted);
+        let streams = tracks.flat_map(|track| &track.streams);
         let frames = streams.filter(|stream| stream.enabled).map(Stream::next_frame);
         let report = (!self.tracks.is_empty()).then_some(self.next_report);
         frames.chain(self.next_flush).chain(report).min()
@@ -137,7 +148,8 @@ impl Publisher {
 
     /// Writes the RTP packets that are due into the arena.
     pub(crate) fn poll(&mut self, now: Instant, clock: &Clock, mut writer: Writer<'_>) {
-        for (at, track) in self.tracks.iter_mut().enumerate() {
+        let flowing = self.tracks.iter_mut().enumerate().filter(|(_, track)| !track.spec.muted);
+        for (at, track) in flowing {
             for stream in track.streams.iter_mut().filter(|stream| stream.enabled) {
                 while stream.next_frame() <= now {
                     let queue = &mut self.queue;

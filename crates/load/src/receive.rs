@@ -109,6 +109,11 @@ impl Receiver {
         }
     }
 
+    /// Tracks that brought nothing so far are waited for from now on.
+    pub(crate) fn expect_from(&mut self, now: Instant) {
+        self.streams.iter_mut().for_each(|stream| stream.expect_from(now));
+    }
+
     /// Takes one datagram that looks like RTP.
     pub(crate) fn on_rtp(&mut self, data: &mut [u8], context: Context<'_>) {
         let Context { now, clock, peer, route, measurements } = context;

@@ -120,12 +120,10 @@ pub struct Report {
     pub first_packet: TimeSummary,
     /// From asking for a track to its first whole frame.
     pub first_frame: TimeSummary,
-    /// CPU time of the load tester in the window, seconds.
-    pub tester_cpu_s: f64,
-    /// The same per packet sent or received, microseconds.
+    /// What the load tester itself used and lost.
+    pub tester: TesterUse,
+    /// Its CPU time per packet sent or received, microseconds.
     pub tester_cpu_us_per_packet: f64,
-    /// Packets that the tester's own sockets refused: not the server's loss.
-    pub tester_send_drops: u64,
     /// Quantile and milliseconds of the latency of all media.
     pub latency_curve: Vec<(f64, f64)>,
     /// Second by second, from the first join on.
@@ -136,10 +134,9 @@ impl Report {
     pub(crate) fn new(
         options: &Options,
         end: &Snapshot,
-        send_drops_before: u64,
+        tester: TesterUse,
         counts: &Counts,
         measured: Duration,
-        cpu: Duration,
         timeline: Vec<Second>,
     ) -> Self {
         let seconds = measured.as_secs_f64().max(1e-9);
@@ -147,7 +144,7 @@ impl Report {
         let expected =
             received.packets - received.repair_packets.min(received.packets) + received.lost;
         let packets = received.packets + published.packets;
-        let cpu_us = cpu.as_secs_f64() * 1e6;
+        let cpu_us = tester.cpu_s * 1e6;
         let mut media = end.measurements.audio_latency.clone();
         media.add(&end.measurements.video_latency);
         Self {
@@ -171,9 +168,8 @@ impl Report {
             jitter: end.measurements.jitter.summary(),
             first_packet: end.measurements.first_packet.summary(),
             first_frame: end.measurements.first_frame.summary(),
-            tester_cpu_s: cpu.as_secs_f64(),
+            tester,
             tester_cpu_us_per_packet: if packets == 0 { 0.0 } else { cpu_us / packets as f64 },
-            tester_send_drops: end.send_drops.saturating_sub(send_drops_before),
             latency_curve: media.curve(),
             timeline,
             received,
@@ -287,7 +283,7 @@ impl Report {
             + received.not_authentic
             + received.unstamped
             + published.unsent
-            + self.tester_send_drops;
+            + self.tester.send_drops;
         if odd > 0 {
             row(
                 "odd packets",
@@ -299,7 +295,7 @@ impl Report {
                     received.not_authentic,
                     received.unstamped,
                     published.unsent,
-                    self.tester_send_drops
+                    self.tester.send_drops
                 ),
             );
         }
@@ -307,15 +303,56 @@ impl Report {
             "load tester",
             format!(
                 "{:.1} % of a core, {:.2} us per packet, {} packets authenticated",
-                100.0 * self.tester_cpu_s / self.seconds,
+                100.0 * self.tester.cpu_s / self.seconds,
                 self.tester_cpu_us_per_packet,
                 received.authenticated
             ),
         );
+        for limit in self.tester.limits() {
+            row("limited by", limit);
+        }
         for (error, count) in &joins.errors {
             row("error", format!("{count} x {error}"));
         }
         out
+    }
+}
+
+/// What the load tester used and lost in the measured window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct TesterUse {
+    /// CPU time, seconds.
+    pub cpu_s: f64,
+    /// Share of a core that its busiest media thread used, 0..=1.
+    pub busiest_thread: f64,
+    /// Packets that its own sockets refused: not the server's loss.
+    pub send_drops: u64,
+    /// Datagrams that arrived and found the buffer of its socket full: not the server's loss.
+    pub receive_drops: u64,
+    /// The same of the server's sockets, if it runs on this machine.
+    pub server_receive_drops: u64,
+}
+
+/// Above this share of a core a media thread of the tester delays and loses packets by itself.
+const BUSY_THREAD: f64 = 0.9;
+
+impl TesterUse {
+    /// What limited the run, as far as it can be seen from here.
+    fn limits(&self) -> Vec<String> {
+        let mut limits = Vec::new();
+        let busy = 100.0 * self.busiest_thread;
+        if self.busiest_thread > BUSY_THREAD {
+            limits.push(format!("the tester: a media thread used {busy:.0} % of a core"));
+        }
+        if self.receive_drops > 0 {
+            let lost = self.receive_drops;
+            limits.push(format!("the tester: its sockets overflowed, {lost} datagrams"));
+        }
+        if self.server_receive_drops > 0 {
+            let lost = self.server_receive_drops;
+            limits.push(format!("the server: its sockets overflowed, {lost} datagrams"));
+        }
+        limits
     }
 }
 

@@ -9,18 +9,23 @@ use sluice_transport::DtlsIdentity;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cpu::own_cpu_time;
+use crate::cpu::{own_cpu_time, threads};
+use crate::drops::{Ports, ReceiveDrops};
 use crate::participant::{self, Shared};
-use crate::plan::Options;
-use crate::report::{Report, Second};
+use crate::plan::{Muted, Options};
+use crate::report::{Report, Second, TesterUse};
 use crate::roster::Census;
 use crate::stamp::Clock;
 use crate::worker::{Command, Snapshot, Worker};
 
+/// How media threads are called, before their number.
+const MEDIA_THREAD: &str = "load-media-";
 /// How long a speaker speaks.
 const SPEAKER_TURN: Duration = Duration::from_secs(3);
 /// How long goodbyes may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the last joins leave behind, as renegotiation, takes at most about so long.
+const JOIN_AFTERMATH: Duration = Duration::from_secs(1);
 /// How long after the last start of a join the last may be up.
 const JOIN_PATIENCE: Duration = Duration::from_secs(35);
 
@@ -31,6 +36,8 @@ pub enum Moment {
     Starting,
     /// Everybody who could has joined.
     Joined,
+    /// Everybody subscribes to what it watches; what was to start muted still is.
+    Subscribed,
     /// The window begins.
     Measuring,
     /// The window is over; everybody is still there.
@@ -65,11 +72,13 @@ pub fn run(options: &Options, observer: &mut dyn Observer) -> anyhow::Result<Rep
 async fn run_async(options: &Options, observer: &mut dyn Observer) -> anyhow::Result<Report> {
     let (stop, stopped) = watch::channel(false);
     let (storm, storms) = watch::channel(false);
+    let (subscribe, subscribing) = watch::channel(!options.subscribe_late);
+    let (unmute, unmuting) = watch::channel(options.muted == Muted::Never);
     let (census, counted) = watch::channel(false);
     let (speaker, speakers) = watch::channel(options.simulate_speakers.then_some(0));
     let clock = Clock::new();
     let workers: anyhow::Result<Vec<Worker>> = (0..options.threads.max(1))
-        .map(|index| Worker::start(format!("load-media-{index}"), clock))
+        .map(|index| Worker::start(format!("{MEDIA_THREAD}{index}"), clock))
         .collect();
     let shared = Arc::new(Shared {
         options: options.clone(),
@@ -79,15 +88,30 @@ async fn run_async(options: &Options, observer: &mut dyn Observer) -> anyhow::Re
         outcomes: crate::outcome::Outcomes::default(),
         stop: stopped,
         storm: storms,
+        subscribe: subscribing,
+        unmute: unmuting,
         count: counted,
         census: Census::default(),
+        ports: Ports::default(),
         speaker: speakers,
     });
     let mut run = Run { shared, observer, start: Instant::now(), timeline: Vec::new() };
     run.observer.at(Moment::Starting);
     let mut participants = JoinSet::new();
     run.join_all(&mut participants).await;
+    if options.muted != Muted::Never || options.subscribe_late {
+        run.pass(JOIN_AFTERMATH, None).await;
+    }
     run.observer.at(Moment::Joined);
+    if options.subscribe_late {
+        let _ = subscribe.send(true);
+        run.pass(options.settle, None).await;
+    }
+    run.observer.at(Moment::Subscribed);
+    if options.muted != Muted::Always {
+        let _ = unmute.send(true);
+        run.shared.workers.iter().for_each(|worker| worker.send(Command::Unmuted));
+    }
     if options.storm_percent > 0 {
         let _ = storm.send(true);
     }
@@ -96,13 +120,14 @@ async fn run_async(options: &Options, observer: &mut dyn Observer) -> anyhow::Re
     run.shared.workers.iter().for_each(|worker| worker.send(Command::Restart));
     let before = run.snapshot().await;
     run.observer.at(Moment::Measuring);
-    let (began, cpu) = (Instant::now(), own_cpu_time());
+    let began = Instant::now();
+    let before = Sample::take(&run.shared, before.send_drops);
     let talk = options.simulate_speakers.then_some(&speaker);
     run.pass(options.duration, talk).await;
     run.observer.at(Moment::Measured);
     let measured = began.elapsed();
-    let cpu = own_cpu_time().saturating_sub(cpu);
     let after = run.snapshot().await;
+    let used = Sample::take(&run.shared, after.send_drops).since(&before, measured);
     let counts = run.shared.outcomes.counts();
     let _ = census.send(true);
     let inconsistent = run.take_census().await;
@@ -110,11 +135,45 @@ async fn run_async(options: &Options, observer: &mut dyn Observer) -> anyhow::Re
     let _ = stop.send(true);
     let leave = async { while participants.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LEAVE_TIMEOUT, leave).await;
-    let mut report =
-        Report::new(options, &after, before.send_drops, &counts, measured, cpu, run.timeline);
+    let mut report = Report::new(options, &after, used, &counts, measured, run.timeline);
     report.joins.resumed = counts.resumed;
     report.joins.inconsistent = inconsistent;
     Ok(report)
+}
+
+/// What the tester has used and lost so far.
+struct Sample {
+    cpu: Duration,
+    /// CPU time of each media thread.
+    threads: Vec<Duration>,
+    send_drops: u64,
+    receive_drops: ReceiveDrops,
+}
+
+impl Sample {
+    fn take(shared: &Shared, send_drops: u64) -> Self {
+        let media = threads(std::process::id()).filter(|(name, _)| name.starts_with(MEDIA_THREAD));
+        Self {
+            cpu: own_cpu_time(),
+            threads: media.map(|(_, time)| time).collect(),
+            send_drops,
+            receive_drops: shared.ports.receive_drops(),
+        }
+    }
+
+    fn since(&self, before: &Self, passed: Duration) -> TesterUse {
+        let busy = self.threads.iter().zip(&before.threads);
+        let busiest = busy.map(|(after, before)| after.saturating_sub(*before)).max();
+        let drops = self.receive_drops.since(before.receive_drops);
+        TesterUse {
+            cpu_s: self.cpu.saturating_sub(before.cpu).as_secs_f64(),
+            busiest_thread: busiest.unwrap_or_default().as_secs_f64()
+                / passed.as_secs_f64().max(1e-9),
+            send_drops: self.send_drops.saturating_sub(before.send_drops),
+            receive_drops: drops.ours,
+            server_receive_drops: drops.server,
+        }
+    }
 }
 
 struct Run<'a> {

@@ -279,6 +279,13 @@ impl ReceiveStream {
         self.missing.values().filter(overdue).count() as u64
     }
 
+    /// See [`Receiver::expect_from`](crate::receive::Receiver::expect_from).
+    pub(crate) fn expect_from(&mut self, now: Instant) {
+        if self.first_packet_at.is_none() {
+            self.wanted_at = now;
+        }
+    }
+
     pub(crate) fn forget_missing(&mut self) {
         self.missing.clear();
     }

@@ -47,6 +47,7 @@ pub(crate) enum Command {
         enabled: [bool; 3],
     },
     SetSpeaking(ConnectionId, bool),
+    Unmute(ConnectionId),
     SendData {
         id: ConnectionId,
         reliable: bool,
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Snapshot(oneshot::Sender<Snapshot>),
     /// Counters and distributions start anew.
     Restart,
+    /// What was published muted is unmuted now: until then nobody waited for media.
+    Unmuted,
     Stop,
 }
 
@@ -220,6 +223,11 @@ impl Loop {
                     let _ = reply.send(self.snapshot(now));
                 }
                 Command::Restart => self.restart(),
+                Command::Unmuted => {
+                    let receivers =
+                        self.connections.values_mut().filter_map(|c| c.receiver.as_mut());
+                    receivers.for_each(|receiver| receiver.expect_from(now));
+                }
                 Command::Add(id, params) => self.add(now, id, *params),
                 Command::Close(id) => self.close(now, id),
                 command => self.command_for_connection(now, command),
@@ -235,6 +243,7 @@ impl Loop {
             | Command::Publish(id, _)
             | Command::SetLayers { id, .. }
             | Command::SetSpeaking(id, _)
+            | Command::Unmute(id)
             | Command::SendData { id, .. } => *id,
             _ => return,
         };
@@ -258,6 +267,11 @@ impl Loop {
             Command::SetSpeaking(_, speaking) => {
                 if let Some(publisher) = &mut connection.publisher {
                     publisher.set_speaking(speaking);
+                }
+            }
+            Command::Unmute(_) => {
+                if let Some(publisher) = &mut connection.publisher {
+                    publisher.unmute(now);
                 }
             }
             Command::SendData { reliable, data, .. } => {
