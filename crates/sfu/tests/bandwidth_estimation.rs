@@ -77,6 +77,20 @@ fn random_loss_does_not_collapse_the_estimate() {
 }
 
 #[test]
+fn jitter_is_not_taken_for_a_queue() {
+    for seed in seeds() {
+        let config = LinkConfig { jitter: ms(60), ..link(2_000_000) };
+        let mut flow = Flow::new(FlowConfig::twcc(4_000_000), config, seed);
+        flow.run_for(ms(15_000));
+        flow.start_measuring();
+        flow.run_for(ms(30_000));
+        let seen = flow.measured();
+        println!("seed {seed}: {seen:?} {:?}", flow.stats());
+        assert!(seen.utilisation >= 0.7, "seed {seed}: {seen:?} {:?}", flow.stats());
+    }
+}
+
+#[test]
 fn a_source_below_the_link_is_not_held_back() {
     for seed in seeds() {
         let mut flow = Flow::new(FlowConfig::twcc(1_500_000), link(4_000_000), seed);

@@ -7,7 +7,7 @@ use super::aimd::Aimd;
 use super::history::PacketResult;
 use super::inter_arrival::InterArrival;
 use super::probe_result::ProbeResult;
-use super::standing_queue::StandingQueue;
+use super::standing_queue::{Standing, StandingQueue};
 use super::trendline::Trendline;
 use super::{BweConfig, NetworkState};
 
@@ -32,7 +32,7 @@ pub struct DelayBased {
     groups: InterArrival,
     trendline: Trendline,
     queue: StandingQueue,
-    must_drain: bool,
+    standing: Standing,
     /// Delay at the last feedback.
     last_delay: Duration,
     aimd: Aimd,
@@ -48,7 +48,7 @@ impl DelayBased {
             groups: InterArrival::default(),
             trendline: Trendline::default(),
             queue: StandingQueue::default(),
-            must_drain: false,
+            standing: Standing::No,
             last_delay: Duration::ZERO,
             aimd: Aimd::new(config.start_bps, config.min_bps, config.max_bps),
             last: None,
@@ -58,13 +58,20 @@ impl DelayBased {
     }
 
     /// Takes the results of one feedback message, at `now_us` on the clock of the sending times.
-    pub fn on_results(&mut self, now: Instant, now_us: i64, results: &[PacketResult]) {
+    /// `acked_bps` is what arrives.
+    pub fn on_results(
+        &mut self,
+        now: Instant,
+        now_us: i64,
+        results: &[PacketResult],
+        acked_bps: Option<u64>,
+    ) {
         if self.last.is_some_and(|last| now > last + STREAM_TIMEOUT) {
             self.groups = InterArrival::default();
             self.trendline = Trendline::default();
         }
         self.last = Some(now);
-        self.must_drain = self.queue.on_results(now, results);
+        self.standing = self.queue.on_results(now, results, self.aimd.bitrate_bps(), acked_bps);
         for result in results {
             let Some(arrival_us) = result.arrival_us else { continue };
             if let Some(delta) = self.groups.on_packet(result.sent_us, arrival_us, now_us) {
@@ -83,7 +90,8 @@ impl DelayBased {
         probe: Option<ProbeResult>,
     ) -> bool {
         let state = self.trendline.state();
-        if std::mem::take(&mut self.must_drain) {
+        let standing = std::mem::take(&mut self.standing);
+        if standing == Standing::Long {
             self.was_over = true;
             self.overuses += 1;
             // Nothing measured yet and too much already.
@@ -100,13 +108,17 @@ impl DelayBased {
         let drains = delay < self.last_delay.mul_f64(DRAINING);
         self.last_delay = delay;
         let harmless = state == NetworkState::Overuse && (delay < SHORT_QUEUE || drains);
-        let state = if harmless { NetworkState::Underuse } else { state };
+        let state = match standing {
+            Standing::Short => NetworkState::Overuse,
+            _ if harmless => NetworkState::Underuse,
+            _ => state,
+        };
         if state == NetworkState::Overuse {
             self.was_over = true;
             self.overuses += 1;
             match acked_bps {
                 Some(acked) if !self.aimd.may_decrease(now, acked) => {}
-                Some(_) => self.aimd.update(now, state, acked_bps),
+                Some(_) => self.aimd.update(now, state, delay, acked_bps),
                 // Nothing measured yet and too much already.
                 None => self.aimd.set_bitrate(now, self.aimd.bitrate_bps() / 2),
             }
@@ -116,7 +128,7 @@ impl DelayBased {
             // What passed at the rate it was sent is no reason to go down.
             Some(probe) if probe.fitted && probe.bps <= self.aimd.bitrate_bps() => {}
             Some(probe) => self.aimd.set_bitrate(now, probe.bps),
-            None => self.aimd.update(now, state, acked_bps),
+            None => self.aimd.update(now, state, delay, acked_bps),
         }
         state == NetworkState::Normal && std::mem::take(&mut self.was_over)
     }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::probe_result::ProbeResult;
 
-/// What was seen counts for this long: until the next message of feedback but few.
-const LIFETIME: Duration = Duration::from_millis(700);
+/// What was seen counts for this long: some messages of feedback, and no longer, since a layer that is
+/// begun on it waits for its key frame, and the path may be slower by then.
+const LIFETIME: Duration = Duration::from_millis(500);
 
 /// The highest rate seen lately.
 #[derive(Debug, Default)]

@@ -113,7 +113,7 @@ impl SendSideEstimator {
         let least = acked_bps.unwrap_or(0).min(self.estimate_bps);
         let probe = probe.map(|probe| ProbeResult { bps: probe.bps.max(least), ..probe });
         self.proof.note(now, acked_bps, probe);
-        self.delay.on_results(now, now_us, &self.results);
+        self.delay.on_results(now, now_us, &self.results, acked_bps);
         let recovered = self.delay.update(now, acked_bps, bottleneck_bps, probe);
         if let Some(probe) = probe {
             self.loss.on_probe(probe.bps.min(self.delay.bitrate_bps()));
@@ -165,7 +165,10 @@ impl SendSideEstimator {
 
 impl BandwidthEstimator for SendSideEstimator {
     fn on_packet_sent(&mut self, now: Instant, packet: PacketSent) {
-        self.last_sent = Some(now);
+        if self.last_sent.replace(now).is_none() {
+            // The first probes are due: the sooner, the sooner the first feedback tells of them.
+            self.next_process = now;
+        }
         self.last_feedback.get_or_insert(now);
         self.alr.on_sent(now, packet.size, self.estimate_bps);
         self.history.push(now, &packet);
