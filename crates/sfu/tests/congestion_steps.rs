@@ -16,33 +16,6 @@ fn call(seed: u64) -> Call {
     Call::new(usual_camera(3, 1, 100, seed), LinkConfig::default(), seed)
 }
 
-/// A higher layer that is tried and left again within this time is no relapse: whether a path takes
-/// more than it is given shows only so.
-const ATTEMPT_MS: u64 = 500;
-
-/// Runs on; milliseconds until the viewer was at most on the layer to stay, and on it to stay.
-fn settle(call: &mut Call, viewer: usize, layer: u8, ms_total: u64) -> (Option<u64>, Option<u64>) {
-    let (mut below, mut since, mut above) = (None, None, 0);
-    for step in 1..=ms_total / 50 {
-        call.run_for(ms(50));
-        match call.viewers[viewer].down.current_layer() <= Some(layer) {
-            true => {
-                above = 0;
-                below.get_or_insert(step * 50);
-            }
-            false => above += 50,
-        }
-        if above > ATTEMPT_MS {
-            below = None;
-        }
-        match call.viewers[viewer].down.current_layer() == Some(layer) {
-            true => _ = since.get_or_insert(step * 50),
-            false => since = None,
-        }
-    }
-    (below, since)
-}
-
 /// What a step of the link showed.
 #[derive(Debug, Clone, Copy)]
 struct Step {
@@ -63,7 +36,7 @@ fn step(call: &mut Call, rate_bps: u64, layer: u8) -> Step {
         (to.overflowed - from.overflowed) as f64 / (to.offered - from.offered).max(1) as f64
     };
     let before = stats(call);
-    let (at_most, settled) = settle(call, 0, layer, 12_000);
+    let (at_most, settled) = call.settle(0, layer, 12_000);
     let freeze_ms = call.viewers[0].receiver.longest_freeze(from).as_millis();
     let overflowed = share(before, stats(call));
     Step { at_most, settled, freeze_ms, overflowed }
@@ -74,7 +47,7 @@ fn the_layer_follows_the_link() {
     let runs = each_seed(|seed| {
         let mut call = call(seed);
         call.join_controlled(link(4_000_000), true);
-        settle(&mut call, 0, 2, 8_000);
+        call.settle(0, 2, 8_000);
         check!(call.viewers[0].down.current_layer() == Some(2), "not on the top layer at 4 Mbit/s");
         let steps = [(600_000, 1, 2_000), (300_000, 0, 2_000), (4_000_000, 2, 8_000)];
         let mut seen = Vec::new();
@@ -162,7 +135,7 @@ fn what_does_not_fit_at_all_is_paused_and_comes_back() {
         let control = call.viewers[0].control.as_ref().expect("controlled");
         check!(control.state == StreamState::Paused, "flows: {:?}", control.estimator.stats());
         call.viewers[0].link.set_config(link(2_500_000));
-        let (_, back) = settle(&mut call, 0, 2, 20_000);
+        let (_, back) = call.settle(0, 2, 20_000);
         let control = call.viewers[0].control.as_ref().expect("controlled");
         check!(control.state == StreamState::Active, "still paused");
         check!(

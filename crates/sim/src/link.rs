@@ -36,6 +36,9 @@ pub enum Loss {
 pub struct LinkConfig {
     /// Bits per second of the bottleneck; `None` is unlimited.
     pub rate_bps: Option<u64>,
+    /// Bytes that pass the bottleneck at once after it was idle, as a token bucket lets them (`tbf`'s
+    /// `burst`); zero: a serial line.
+    pub bucket: usize,
     /// Longest time that a packet may wait for the bottleneck; later ones are dropped.
     pub max_queue: Duration,
     /// Propagation delay.
@@ -58,6 +61,7 @@ impl Default for LinkConfig {
     fn default() -> Self {
         Self {
             rate_bps: None,
+            bucket: 0,
             max_queue: Duration::from_millis(300),
             delay: Duration::from_millis(20),
             jitter: Duration::ZERO,
@@ -96,8 +100,9 @@ pub struct Link {
     config: LinkConfig,
     rng: StdRng,
     in_burst: bool,
-    /// When the bottleneck is free.
-    free_at: Option<Instant>,
+    /// When the last packet has left the bottleneck, and what its bucket holds then, bytes; `None`: it
+    /// is full.
+    left: Option<(Instant, u64)>,
     /// When the last packet that keeps its order arrives.
     last_arrival: Option<Instant>,
     underway: BinaryHeap<Underway>,
@@ -113,7 +118,7 @@ impl Link {
             config,
             rng: StdRng::seed_from_u64(seed),
             in_burst: false,
-            free_at: None,
+            left: None,
             last_arrival: None,
             underway: BinaryHeap::new(),
             packets: rustc_hash::FxHashMap::default(),
@@ -190,15 +195,20 @@ impl Link {
     /// When the packet has left the bottleneck; `None` if the queue is full.
     fn pass_bottleneck(&mut self, now: Instant, len: usize) -> Option<Instant> {
         let Some(rate_bps) = self.config.rate_bps else { return Some(now) };
-        let starts = self.free_at.map_or(now, |at| at.max(now));
+        let rate_bps = rate_bps.max(1);
+        let (len, bucket) = (len as u64, self.config.bucket as u64);
+        let (left_at, held) = self.left.unwrap_or((now, bucket));
+        let starts = left_at.max(now);
         let wait = starts - now;
         if wait > self.config.max_queue {
             return None;
         }
         self.stats.max_queue_delay = self.stats.max_queue_delay.max(wait);
-        let nanos = len as u64 * 8 * 1_000_000_000 / rate_bps.max(1);
-        let ends = starts + Duration::from_nanos(nanos);
-        self.free_at = Some(ends);
+        let filled = (starts - left_at).as_nanos() * u128::from(rate_bps) / 8_000_000_000;
+        let held = bucket.min(held + filled as u64);
+        let missing = len.saturating_sub(held);
+        let ends = starts + Duration::from_nanos(missing * 8 * 1_000_000_000 / rate_bps);
+        self.left = Some((ends, held.saturating_sub(len)));
         Some(ends)
     }
 
@@ -265,6 +275,32 @@ mod tests {
         let arrivals = run(config, 1, 100, Duration::ZERO);
         assert_eq!(arrivals.len(), 31);
         assert_eq!(arrivals[1].0 - arrivals[0].0, 10);
+    }
+
+    #[test]
+    fn a_bucket_passes_at_once_what_it_holds_and_fills_again() {
+        // 125 bytes at 100 kbit/s take 10 ms each.
+        let config = LinkConfig { rate_bps: Some(100_000), bucket: 500, ..LinkConfig::default() };
+        let times = |count, every| -> Vec<u64> {
+            run(config, 1, count, every).iter().map(|(at, _)| *at).collect()
+        };
+        assert_eq!(times(6, Duration::ZERO), [20, 20, 20, 20, 30, 40]);
+        assert_eq!(times(6, ms(5)), [20, 25, 30, 35, 40, 45]);
+    }
+
+    #[test]
+    fn what_a_bucket_owes_is_bytes_and_soon_paid_at_a_higher_rate() {
+        let config = LinkConfig { rate_bps: Some(100_000), bucket: 500, ..LinkConfig::default() };
+        let clock = Clock::new();
+        let mut link = Link::new(config, 1);
+        (0..8).for_each(|_| link.send(clock.now(), vec![0; 125]));
+        link.set_config(LinkConfig { rate_bps: Some(1_000_000), ..config });
+        link.send(clock.now(), vec![0; 125]);
+        let arrivals = std::iter::from_fn(|| {
+            let at = link.poll_timeout()?;
+            link.poll(at).map(|_| (at - clock.now()).as_millis() as u64)
+        });
+        assert_eq!(arrivals.collect::<Vec<_>>(), [20, 20, 20, 20, 30, 40, 50, 60, 61]);
     }
 
     #[test]

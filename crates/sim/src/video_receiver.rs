@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use sluice_rtp::codec::vp8::Descriptor;
+use sluice_rtp::codec::{Codec, vp8, vp9};
 use sluice_rtp::packet::RtpView;
 use sluice_rtp::rtcp::write;
 use sluice_rtp::{SeqUnwrapper, TsUnwrapper, rtx};
@@ -34,6 +34,8 @@ const REMEMBERED: u64 = 4_000;
 /// Properties of a viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VideoReceiverConfig {
+    /// VP8 or VP9.
+    pub codec: Codec,
     /// SSRC of media.
     pub ssrc: u32,
     /// SSRC of RTX.
@@ -82,6 +84,16 @@ struct Packet {
     tl0: Option<u8>,
 }
 
+/// What is looked at of a payload descriptor.
+#[derive(Debug, Clone, Copy)]
+struct Descriptor {
+    len: usize,
+    /// The packet is the first of a picture, with all its layers.
+    start: bool,
+    picture_id: u16,
+    tl0: Option<u8>,
+}
+
 #[derive(Debug)]
 struct Pending {
     seen: Instant,
@@ -108,6 +120,7 @@ pub struct VideoReceiver {
     frames: BTreeMap<u64, Pending>,
     wanted: BTreeMap<u64, Wanted>,
     decoded: Vec<DecodedFrame>,
+    newest_packet: Option<Instant>,
     last_pli: Option<Instant>,
     stats: VideoStats,
     violations: Vec<String>,
@@ -125,6 +138,7 @@ impl VideoReceiver {
             frames: BTreeMap::new(),
             wanted: BTreeMap::new(),
             decoded: Vec::new(),
+            newest_packet: None,
             last_pli: None,
             stats: VideoStats::default(),
             violations: Vec::new(),
@@ -187,9 +201,9 @@ impl VideoReceiver {
     }
 
     fn on_media(&mut self, now: Instant, seq: u16, view: &RtpView<'_>, payload: &[u8]) {
-        let descriptor = Descriptor::parse(payload);
+        let descriptor = Descriptor::parse(self.config.codec, payload);
         let parsed = descriptor.and_then(|descriptor| {
-            let stamp = Stamp::read(payload.get(descriptor.len() + 1..)?)?;
+            let stamp = Stamp::read(payload.get(descriptor.len + 1..)?)?;
             Some((descriptor, stamp))
         });
         let Some((descriptor, stamp)) = parsed else {
@@ -202,9 +216,9 @@ impl VideoReceiver {
             timestamp: self.timestamps.unwrap(view.timestamp()),
             stamp,
             marker: view.marker(),
-            start: descriptor.start_of_frame(),
-            picture_id: descriptor.picture_id().unwrap_or(0),
-            tl0: descriptor.tl0_pic_idx(),
+            start: descriptor.start,
+            picture_id: descriptor.picture_id,
+            tl0: descriptor.tl0,
         };
         self.wanted.remove(&seq);
         self.want_missing(now, newest, seq);
@@ -212,6 +226,7 @@ impl VideoReceiver {
             self.stats.duplicates += 1;
             return;
         }
+        self.newest_packet = Some(now);
         self.packets.insert(seq, packet);
         let oldest = self.seqs.newest().unwrap_or(0).saturating_sub(REMEMBERED);
         while self.packets.first_key_value().is_some_and(|(seq, _)| *seq < oldest) {
@@ -336,11 +351,35 @@ impl VideoReceiver {
 
     /// A viewer that gets nothing at all asks for nothing: the track may be paused.
     fn pli_due(&self) -> Option<Instant> {
-        let newest_packet = self.frames.values().next_back()?.seen;
         let last_decoded = self.decoded.last().map(|frame| frame.at);
+        // What was given up counts as well.
+        let newest_packet =
+            self.newest_packet.filter(|at| last_decoded.is_none_or(|last| *at > last))?;
         let patience = if last_decoded.is_some() { PLI_AFTER.1 } else { PLI_AFTER.0 };
         let since = last_decoded.unwrap_or(self.start).max(self.last_pli.unwrap_or(self.start));
         Some((since + patience).max(newest_packet))
+    }
+}
+
+impl Descriptor {
+    fn parse(codec: Codec, payload: &[u8]) -> Option<Self> {
+        if codec == Codec::Vp9 {
+            let descriptor = vp9::Descriptor::parse(payload)?;
+            let lowest = descriptor.layer.is_none_or(|layer| layer.spatial_id == 0);
+            return Some(Self {
+                len: descriptor.len(),
+                start: descriptor.start_of_frame() && lowest,
+                picture_id: descriptor.picture_id().unwrap_or(0),
+                tl0: None,
+            });
+        }
+        let descriptor = vp8::Descriptor::parse(payload)?;
+        Some(Self {
+            len: descriptor.len(),
+            start: descriptor.start_of_frame(),
+            picture_id: descriptor.picture_id().unwrap_or(0),
+            tl0: descriptor.tl0_pic_idx(),
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sluice_rtp::rtcp::{Rtcp, RtcpIter, write};
 
+use crate::Camera;
 use crate::clock::Clock;
 use crate::outgoing::{Content, OutgoingStream, StreamIds};
 use crate::stamp::{Refs, STAMP_LEN, Stamp};
@@ -137,43 +138,6 @@ impl Vp8Publisher {
         layer.active = active;
     }
 
-    /// Takes RTCP from the server.
-    pub fn on_rtcp(&mut self, compound: &[u8]) {
-        for packet in RtcpIter::new(compound).flatten() {
-            match packet {
-                Rtcp::Nack(nack) => self.retransmit(nack.media_ssrc, nack.seqs()),
-                Rtcp::Pli(pli) => self.request_key_frame(pli.media_ssrc),
-                Rtcp::Fir(fir) => {
-                    let ssrcs: Vec<u32> = fir.entries().map(|entry| entry.0).collect();
-                    ssrcs.into_iter().for_each(|ssrc| self.request_key_frame(ssrc));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Appends the RTP and RTCP packets that are due.
-    pub fn poll(&mut self, clock: &Clock, out: &mut Vec<Vec<u8>>) {
-        out.append(&mut self.replies);
-        while self.next_frame() <= clock.now() {
-            for layer in 0..self.layers.len() {
-                if self.layers[layer].active {
-                    self.encode(layer, out);
-                }
-            }
-            self.ticks += 1;
-        }
-        if self.next_report <= clock.now() {
-            self.next_report += REPORT_INTERVAL;
-            self.report(clock, out);
-        }
-    }
-
-    /// When [`poll`](Self::poll) has something.
-    pub fn poll_timeout(&self) -> Instant {
-        if self.replies.is_empty() { self.next_frame().min(self.next_report) } else { self.start }
-    }
-
     /// Key frames encoded of a layer.
     pub fn key_frames(&self, layer: usize) -> u32 {
         self.layers[layer].key_frames
@@ -243,6 +207,42 @@ impl Vp8Publisher {
         if let Some(layer) = layer {
             layer.key_pending = true;
         }
+    }
+}
+
+impl Camera for Vp8Publisher {
+    fn on_rtcp(&mut self, compound: &[u8]) {
+        for packet in RtcpIter::new(compound).flatten() {
+            match packet {
+                Rtcp::Nack(nack) => self.retransmit(nack.media_ssrc, nack.seqs()),
+                Rtcp::Pli(pli) => self.request_key_frame(pli.media_ssrc),
+                Rtcp::Fir(fir) => {
+                    let ssrcs: Vec<u32> = fir.entries().map(|entry| entry.0).collect();
+                    ssrcs.into_iter().for_each(|ssrc| self.request_key_frame(ssrc));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn poll(&mut self, clock: &Clock, out: &mut Vec<Vec<u8>>) {
+        out.append(&mut self.replies);
+        while self.next_frame() <= clock.now() {
+            for layer in 0..self.layers.len() {
+                if self.layers[layer].active {
+                    self.encode(layer, out);
+                }
+            }
+            self.ticks += 1;
+        }
+        if self.next_report <= clock.now() {
+            self.next_report += REPORT_INTERVAL;
+            self.report(clock, out);
+        }
+    }
+
+    fn poll_timeout(&self) -> Instant {
+        if self.replies.is_empty() { self.next_frame().min(self.next_report) } else { self.start }
     }
 }
 

@@ -3,16 +3,22 @@
 
 use std::time::Duration;
 
+use sluice_rtp::codec::Codec;
 use sluice_sim::video_receiver::{VideoReceiver, VideoReceiverConfig};
 use sluice_sim::vp8::{Vp8Publisher, usual_camera};
-use sluice_sim::{Clock, Link, LinkConfig, Loss};
+use sluice_sim::{Camera, Clock, Link, LinkConfig, Loss};
 
 /// Runs a call of ten seconds over a link of this kind in both directions.
 fn call(config: LinkConfig, seed: u64, temporal_layers: u8) -> (Vp8Publisher, VideoReceiver) {
     let mut clock = Clock::new();
     let mut camera = Vp8Publisher::new(usual_camera(1, temporal_layers, 100, seed), clock.now());
     let (mut there, mut back) = (Link::new(config, seed), Link::new(config, seed + 1_000));
-    let ids = VideoReceiverConfig { ssrc: 100, rtx_ssrc: 110, rtt: Duration::from_millis(60) };
+    let ids = VideoReceiverConfig {
+        codec: Codec::Vp8,
+        ssrc: 100,
+        rtx_ssrc: 110,
+        rtt: Duration::from_millis(60),
+    };
     let mut viewer = VideoReceiver::new(ids, clock.now());
     let mut packets = Vec::new();
     while clock.elapsed() < Duration::from_secs(10) {

@@ -29,7 +29,8 @@ use sluice_sfu::{
 };
 use sluice_sim::video_receiver::{VideoReceiver, VideoReceiverConfig};
 use sluice_sim::vp8::{Vp8Config, Vp8Publisher};
-use sluice_sim::{Clock, Link, LinkConfig};
+use sluice_sim::vp9::{Vp9Config, Vp9Publisher};
+use sluice_sim::{Camera, Clock, Link, LinkConfig};
 
 pub(crate) use seeds::check;
 pub use seeds::{each_seed, over_seeds, seeds, tell};
@@ -40,6 +41,10 @@ const STEP: Duration = Duration::from_millis(1);
 
 /// Time between report blocks to the publisher, and between sender reports to viewers.
 const REPORT_INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
+
+/// A higher layer that is tried and left again within this time is no relapse: whether a path takes
+/// more than it is given shows only so.
+const ATTEMPT_MS: u64 = 500;
 
 pub fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -103,9 +108,9 @@ enum Source {
 }
 
 /// A call with one camera.
-pub struct Call {
+pub struct Call<C = Vp8Publisher> {
     pub clock: Clock,
-    pub camera: Vp8Publisher,
+    pub camera: C,
     pub up: Link,
     pub up_back: Link,
     pub track: TrackReceiver,
@@ -113,6 +118,7 @@ pub struct Call {
     /// Beside the camera.
     pub microphone: Option<Microphone>,
     source: Source,
+    codec: ReceivePayloadType,
     binder: StreamBinder,
     pool: BodyPool,
     history: TrackHistory,
@@ -129,35 +135,70 @@ impl Call {
             (ExtensionKind::Rid, camera.extensions.rid),
             (ExtensionKind::RepairedRid, camera.extensions.repaired_rid),
         ];
-        let extensions = extensions.into_iter().collect();
         let rids = camera.layers.iter().map(|l| l.rid.clone()).filter(|rid| !rid.is_empty());
-        let mut binder = StreamBinder::default();
-        binder.configure(vec![BinderSection {
+        let section = BinderSection {
             mid: camera.mid.clone(),
             rids: rids.collect(),
             media_pts: vec![96],
             rtx_pts: vec![97],
-            extensions,
+            extensions: extensions.into_iter().collect(),
             ..BinderSection::default()
-        }]);
-        let payload_type =
-            ReceivePayloadType { pt: 96, codec: Codec::Vp8, clock_rate: 90_000, rtx_pt: Some(97) };
+        };
+        let camera = Vp8Publisher::new(camera, clock.now());
+        Self::with(clock, camera, (Codec::Vp8, section), up, seed)
+    }
+}
+
+impl Call<Vp9Publisher> {
+    /// The same of a camera whose layers build on each other.
+    pub fn scalable(camera: Vp9Config, up: LinkConfig, seed: u64) -> Self {
+        let clock = Clock::new();
+        let (id, mid) = camera.mid.clone();
+        let section = BinderSection {
+            mid,
+            media_pts: vec![98],
+            rtx_pts: vec![99],
+            extensions: [(ExtensionKind::Mid, id)].into_iter().collect(),
+            ..BinderSection::default()
+        };
+        let camera = Vp9Publisher::new(camera, clock.now());
+        Self::with(clock, camera, (Codec::Vp9, section), up, seed)
+    }
+}
+
+impl<C: Camera> Call<C> {
+    fn with(
+        clock: Clock,
+        camera: C,
+        (codec, section): (Codec, BinderSection),
+        up: LinkConfig,
+        seed: u64,
+    ) -> Self {
+        let codec = ReceivePayloadType {
+            pt: section.media_pts[0],
+            codec,
+            clock_rate: 90_000,
+            rtx_pt: section.rtx_pts.first().copied(),
+        };
         let track = TrackReceiver::new(TrackReceiverConfig {
             kind: MediaKind::Video,
-            payload_types: vec![payload_type],
-            extensions,
+            payload_types: vec![codec],
+            extensions: section.extensions,
             nack: true,
             encrypted: false,
             screen_share: false,
         });
+        let mut binder = StreamBinder::default();
+        binder.configure(vec![section]);
         Self {
-            camera: Vp8Publisher::new(camera, clock.now()),
+            camera,
             up: Link::new(up, seed),
             up_back: Link::new(LinkConfig::default(), seed + 1),
             track,
             viewers: Vec::new(),
             microphone: None,
             source: Source::Live,
+            codec,
             binder,
             pool: BodyPool::new(4_096),
             history: TrackHistory::new(MediaKind::Video),
@@ -198,7 +239,7 @@ impl Call {
         let ssrc = 10_000 + index as u32 * 10;
         let config = DownTrackConfig {
             kind: MediaKind::Video,
-            codec: Codec::Vp8,
+            codec: self.codec.codec,
             clock_rate: 90_000,
             ssrc,
             pt: 96,
@@ -209,7 +250,12 @@ impl Call {
             live_layers: self.track.live_layers(),
         };
         let seed = self.seed + 100 + index as u64 * 2;
-        let ids = VideoReceiverConfig { ssrc, rtx_ssrc: ssrc + 1, rtt: link.delay * 2 + ms(20) };
+        let ids = VideoReceiverConfig {
+            codec: self.codec.codec,
+            ssrc,
+            rtx_ssrc: ssrc + 1,
+            rtt: link.delay * 2 + ms(20),
+        };
         let mut down = DownTrack::new(config, DownTrackSettings::default(), now);
         // What report blocks would tell.
         down.set_rtt(link.delay * 2);
@@ -267,6 +313,30 @@ impl Call {
     /// Runs for this long.
     pub fn run_for(&mut self, duration: Duration) {
         self.run_until(self.clock.elapsed() + duration);
+    }
+
+    /// Runs on; milliseconds until the viewer was at most on the layer to stay, and on it to stay.
+    pub fn settle(&mut self, viewer: usize, layer: u8, total: u64) -> (Option<u64>, Option<u64>) {
+        let (mut below, mut since, mut above) = (None, None, 0);
+        for step in 1..=total / 50 {
+            self.run_for(ms(50));
+            let current = self.viewers[viewer].down.current_layer();
+            match current <= Some(layer) {
+                true => {
+                    above = 0;
+                    below.get_or_insert(step * 50);
+                }
+                false => above += 50,
+            }
+            if above > ATTEMPT_MS {
+                below = None;
+            }
+            match current == Some(layer) {
+                true => _ = since.get_or_insert(step * 50),
+                false => since = None,
+            }
+        }
+        (below, since)
     }
 
     /// What the forwarding did wrong to any viewer.
