@@ -40,6 +40,10 @@ const MAX_REFUSED_SWITCHES: u8 = 3;
 /// crossed it, or it is the key frame itself whose losses must be repaired.
 const NACK_SILENCE: Duration = Duration::from_secs(1);
 
+/// Packets that a layer lost which was too large for the path are asked for until so long after it was
+/// left: the queue it filled, a round trip, feedback.
+const REPAIR_TIME: Duration = Duration::from_secs(1);
+
 /// A packet younger than this may still wait in the pacer: a copy of it that arrives before it makes
 /// the receiver ask for everything in between.
 const PADDING_AGE: Duration = crate::pacer::MAX_WAIT;
@@ -198,9 +202,10 @@ pub struct DownTrack {
     refused_switches: u8,
     key_frame_asked: Option<Instant>,
     silent_until: Option<Instant>,
-    /// A higher layer was left at once, for want of bandwidth: the next start makes what was sent
-    /// before it worthless.
-    left_urgently: bool,
+    /// When a higher layer was to be left.
+    lowered: Option<Instant>,
+    /// Only a key frame helps: all that was sent before it is worthless.
+    needs_key_frame: bool,
     /// Numbers below this are not worth sending again.
     worthless_below: u64,
     key_frame_sent: Option<Instant>,
@@ -241,7 +246,8 @@ impl DownTrack {
             refused_switches: 0,
             key_frame_asked: None,
             silent_until: None,
-            left_urgently: false,
+            lowered: None,
+            needs_key_frame: false,
             worthless_below: 0,
             key_frame_sent: None,
             packets: 0,
@@ -479,7 +485,7 @@ impl DownTrack {
         }
         let rewrite = self.rewrite_payload(packet)?;
         let target = self.seq.forward(packet.ext_seq).ok_or(DropReason::NoGap)?;
-        if packet.starts_key_frame() && std::mem::take(&mut self.left_urgently) {
+        if packet.starts_key_frame() && std::mem::take(&mut self.needs_key_frame) {
             self.worthless_below = target;
         }
         let timestamp = self.ts.map(now, packet.timestamp);
@@ -555,6 +561,14 @@ impl DownTrack {
         Ok(PayloadRewrite::new(bytes, len, descriptor.len()))
     }
 
+    /// What the receiver misses does not fit what its path takes. If a higher layer did that before it
+    /// was left, a key frame is sooner there than all of it.
+    fn give_up_repair(&mut self, now: Instant) {
+        if self.lowered.take().is_some_and(|at| now < at + REPAIR_TIME) {
+            self.needs_key_frame = true;
+        }
+    }
+
     fn resend<'h>(
         &mut self,
         now: Instant,
@@ -570,7 +584,7 @@ impl DownTrack {
             return None;
         }
         let target = self.seq.unwrap_target(seq);
-        if target < self.worthless_below {
+        if target < self.worthless_below || self.needs_key_frame {
             self.nacks.suppressed += 1;
             return None;
         }
@@ -591,6 +605,7 @@ impl DownTrack {
         };
         if !admit(usize::from(packet.payload.len)) {
             self.nacks.over_budget += 1;
+            self.give_up_repair(now);
             return None;
         }
         self.sent.note_resent(now, target);
@@ -648,9 +663,12 @@ impl DownTrack {
             return;
         };
         let above = self.current_layer().is_some_and(|current| current > goal.spatial);
+        if above {
+            self.lowered = Some(now);
+        }
         if urgent && above && !self.selector.can_step_down(&goal) {
             self.selector.stop(now);
-            self.left_urgently = true;
+            self.needs_key_frame = true;
         }
         // A new wish is asked for at once, not after the interval of the old one.
         self.key_frame_asked = None;
@@ -658,7 +676,9 @@ impl DownTrack {
     }
 
     fn awaited_layer(&self) -> Option<u8> {
-        self.selector.awaited(self.live, &self.goal()?)
+        let awaited = self.selector.awaited(self.live, &self.goal()?);
+        let broken = self.selector.current().filter(|_| self.needs_key_frame);
+        awaited.or(broken.map(|(layer, _)| layer))
     }
 
     fn key_frame_retry(&self) -> Duration {

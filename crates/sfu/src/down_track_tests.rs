@@ -428,9 +428,27 @@ fn what_was_lost_of_a_layer_left_for_want_of_bandwidth_is_not_sent_again() {
     let old = f.seq(0, &key(2, 100, 0)).expect("starts");
     let allocation = Allocation::UpTo { spatial: 0, temporal: 3, urgent: true };
     f.down.set_allocation(f.t0 + ms(40), allocation);
-    assert_eq!(f.nack(50, &[old]).len(), 1, "the lower layer has not begun");
+    assert_eq!(f.nack(50, &[old]).len(), 0);
     let first = f.seq(200, &key(0, 500, 18_000)).expect("starts");
     let second = f.seq(240, &delta(0, 501, 21_600)).expect("goes on");
     let resent: Vec<u16> = f.nack(400, &[old, first, second]).iter().map(|r| r.0).collect();
     assert_eq!(resent, [first, second]);
+}
+
+#[test]
+fn a_key_frame_is_asked_for_if_a_layer_that_was_left_lost_more_than_can_be_sent_again() {
+    let mut f = Fixture::new(Codec::H264);
+    f.source_report(2, 0, 0, 0);
+    f.source_report(0, 0, 0, 0);
+    f.seq(0, &key(2, 100, 0)).expect("starts");
+    let allocation = Allocation::UpTo { spatial: 0, temporal: 3, urgent: false };
+    f.down.set_allocation(f.t0 + ms(40), allocation);
+    f.seq(200, &key(0, 500, 18_000)).expect("starts");
+    let lost = f.seq(240, &delta(0, 501, 21_600)).expect("goes on");
+    assert_eq!(f.down.poll_key_frame_request(f.t0 + ms(300)), None);
+    f.down.on_nack(f.t0 + ms(300), [lost], &f.history, |_| false, |_| panic!("does not fit"));
+    assert_eq!(f.down.poll_key_frame_request(f.t0 + ms(300)), Some(0));
+    f.seq(400, &key(0, 502, 36_000)).expect("goes on");
+    assert_eq!(f.down.poll_key_frame_request(f.t0 + ms(400)), None);
+    assert_eq!(f.nack(500, &[lost]).len(), 0);
 }

@@ -115,6 +115,7 @@ impl Core {
         if egress.len() > before {
             self.mark_egress(now, peer);
         }
+        self.ask_key_frame(now, key);
     }
 
     fn on_key_frame_request(&mut self, now: Instant, peer: PeerKey, ssrc: u32) {
