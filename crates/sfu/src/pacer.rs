@@ -425,6 +425,7 @@ mod tests {
                 min_bytes: 3_750,
                 min_packets: 5,
                 min_duration: ms(15),
+                skip_bytes: 0,
             },
         );
         let (mut bytes, mut last) = (0, 0);
@@ -451,6 +452,7 @@ mod tests {
             min_bytes: 2_000,
             min_packets: 5,
             min_duration: ms(15),
+            skip_bytes: 0,
         };
         pacer.start_probe(t0, cluster);
         pacer.poll(t0 + ms(2_000));

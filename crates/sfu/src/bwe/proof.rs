@@ -43,12 +43,16 @@ mod tests {
         Duration::from_millis(n)
     }
 
+    fn result(bps: u64, fitted: bool) -> ProbeResult {
+        ProbeResult { cluster: 1, bps, fitted, bucket: None }
+    }
+
     #[test]
     fn the_best_of_the_last_moment_counts() {
         let t0 = epoch();
         let mut proof = Proof::default();
         assert_eq!(proof.bps(t0), None);
-        proof.note(t0, Some(300_000), Some(ProbeResult { bps: 900_000, fitted: true }));
+        proof.note(t0, Some(300_000), Some(result(900_000, true)));
         proof.note(t0 + ms(100), Some(400_000), None);
         assert_eq!(proof.bps(t0 + ms(100)), Some(900_000));
         proof.note(t0 + LIFETIME, Some(400_000), None);
@@ -60,8 +64,8 @@ mod tests {
     fn a_probe_that_found_the_limit_replaces_what_was_seen_before() {
         let t0 = epoch();
         let mut proof = Proof::default();
-        proof.note(t0, None, Some(ProbeResult { bps: 900_000, fitted: true }));
-        proof.note(t0 + ms(100), None, Some(ProbeResult { bps: 300_000, fitted: false }));
+        proof.note(t0, None, Some(result(900_000, true)));
+        proof.note(t0 + ms(100), None, Some(result(300_000, false)));
         assert_eq!(proof.bps(t0 + ms(100)), Some(300_000));
     }
 }

@@ -89,6 +89,7 @@ impl RembEstimator {
                 min_bytes: bitrate_bps * PROBE_DURATION.as_millis() as u64 / 8_000,
                 min_packets: 5,
                 min_duration: PROBE_DURATION,
+                skip_bytes: 0,
             });
             self.next_id = self.next_id.wrapping_add(1);
         }

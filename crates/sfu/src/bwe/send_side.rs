@@ -32,6 +32,8 @@ const LONG_QUEUE: Duration = Duration::from_millis(60);
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 /// Share of the estimate that stays usable meanwhile: a queue is no reason to pause what fits.
 const MIN_USABLE: f64 = 0.4;
+/// What arrives says for this long how much of it was a probe.
+const ACKED_MEMORY: Duration = Duration::from_millis(500);
 /// Weight of the past in the smoothed round-trip time of feedback.
 const RTT_SMOOTHING: f64 = 0.8;
 
@@ -61,6 +63,8 @@ pub struct SendSideEstimator {
     last_results: Option<Instant>,
     next_process: Instant,
     sent_probes: u64,
+    /// When packets of a probe were last told of.
+    probed: Option<Instant>,
 }
 
 impl SendSideEstimator {
@@ -86,6 +90,7 @@ impl SendSideEstimator {
             last_results: None,
             next_process: now,
             sent_probes: 0,
+            probed: None,
             config,
         }
     }
@@ -112,7 +117,13 @@ impl SendSideEstimator {
         // A probe during which the path was slower than what arrives anyway measured a burst.
         let least = acked_bps.unwrap_or(0).min(self.estimate_bps);
         let probe = probe.map(|probe| ProbeResult { bps: probe.bps.max(least), ..probe });
-        self.proof.note(now, acked_bps, probe);
+        let situation = self.situation(now);
+        let proof = probe.filter(|probe| self.probes.on_result(now, &situation, probe));
+        if self.results.iter().any(|result| result.probe.is_some()) {
+            self.probed = Some(now);
+        }
+        let with_probe = self.probed.is_some_and(|at| now < at + ACKED_MEMORY);
+        self.proof.note(now, acked_bps.filter(|_| !with_probe), proof);
         self.delay.on_results(now, now_us, &self.results, acked_bps);
         let recovered = self.delay.update(now, acked_bps, bottleneck_bps, probe);
         if let Some(probe) = probe {
@@ -122,7 +133,7 @@ impl SendSideEstimator {
         self.settle();
         self.drain(now);
         let situation = self.situation(now);
-        self.probes.on_estimate(now, &situation, probe.is_some());
+        self.probes.on_estimate(now, &situation, probe.as_ref());
         if recovered {
             self.probes.on_recovered(now, &situation);
         }

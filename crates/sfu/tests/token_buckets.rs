@@ -1,0 +1,115 @@
+//! A camera behind a token bucket, as `tbf` and routers have them: what passes at once after a pause says
+//! nothing of what the link carries.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Call, each_seed, ms, tell};
+use sluice_sim::{Camera, LinkConfig, vp8, vp9};
+
+/// Buckets, bytes: none, two packets, a frame, many frames. Each seed has its own.
+const BUCKETS: [usize; 4] = [0, 3_200, 8_000, 16_000];
+/// Rates of the link in turn, bits per second, the layer that fits, and the time until no higher one is
+/// sent, or until it is.
+const STEPS: [(u64, u8, u64); 4] =
+    [(4_000_000, 2, 8_000), (600_000, 1, 2_000), (300_000, 0, 2_000), (4_000_000, 2, 8_000)];
+/// Longest freeze at a step down, and what is lost to the queue of a link to which the layer has settled.
+const MAX_FREEZE: Duration = Duration::from_millis(500);
+const MAX_LOST: f64 = 0.03;
+/// The same of unlucky runs: an attempt at a higher layer is just underway when the link steps down, or a
+/// bucket was half empty when it was measured. And the share of them, most with 16 kB at 300 kbit/s.
+const MAX_UNLUCKY: (Duration, f64) = (Duration::from_millis(800), 0.08);
+const UNLUCKY: f64 = 0.1;
+/// Mean of what is lost.
+const MAX_MEAN_LOST: f64 = 0.01;
+
+fn link(rate_bps: u64, bucket: usize) -> LinkConfig {
+    LinkConfig {
+        rate_bps: Some(rate_bps),
+        bucket,
+        jitter: ms(2),
+        max_queue: ms(200),
+        ..LinkConfig::default()
+    }
+}
+
+/// One step of one run.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    settled_ms: Option<u64>,
+    freeze: Duration,
+    lost: f64,
+}
+
+fn run<C: Camera>(mut call: Call<C>, bucket: usize) -> [Step; 4] {
+    call.join_controlled(link(STEPS[0].0, bucket), true);
+    let steps = STEPS.map(|(rate_bps, layer, _)| {
+        let from = call.clock.now();
+        call.viewers[0].link.set_config(link(rate_bps, bucket));
+        let (below, on) = call.settle(0, layer, 12_000);
+        let before = call.viewers[0].link.stats();
+        let freeze = call.viewers[0].receiver.longest_freeze(from);
+        call.run_for(ms(12_000));
+        let after = call.viewers[0].link.stats();
+        let lost = (after.overflowed - before.overflowed) as f64;
+        Step {
+            settled_ms: if layer == 2 { on } else { below },
+            freeze,
+            lost: lost / (after.offered - before.offered) as f64,
+        }
+    });
+    assert_eq!(call.violations(), [""; 0]);
+    steps
+}
+
+/// Whether a run keeps to these limits at every step down, and on every stable link.
+fn is_within(steps: &[Step; 4], max_freeze: Duration, max_lost: f64) -> bool {
+    steps[1..3].iter().all(|step| step.freeze <= max_freeze)
+        && steps.iter().all(|step| step.lost <= max_lost)
+}
+
+/// What is wrong with a run.
+fn judge(bucket: usize, steps: &[Step; 4]) -> Result<(), String> {
+    let settled = |(step, within): (&Step, u64)| step.settled_ms.is_some_and(|at| at <= within);
+    let all_settled = steps.iter().zip(STEPS.map(|step| step.2)).all(settled);
+    let (freeze, lost) = if bucket == 0 { (ms(600), MAX_LOST) } else { MAX_UNLUCKY };
+    match all_settled && is_within(steps, freeze, lost) {
+        true => Ok(()),
+        false => Err(format!("bucket {bucket}: {steps:?}")),
+    }
+}
+
+fn follow<C: Camera>(camera: impl Fn(u64) -> Call<C> + Sync) {
+    let runs = each_seed(|seed| {
+        let bucket = BUCKETS[seed as usize % BUCKETS.len()];
+        let steps = run(camera(seed), bucket);
+        judge(bucket, &steps)?;
+        Ok((bucket, steps))
+    });
+    for bucket in BUCKETS {
+        let of_bucket = || runs.iter().filter(move |run| run.0 == bucket).map(|run| run.1);
+        let count = of_bucket().count() as f64;
+        for (index, (rate_bps, ..)) in STEPS.into_iter().enumerate() {
+            let of = |figure: fn(&Step) -> f64| of_bucket().map(move |steps| figure(&steps[index]));
+            let what = format!("bucket {bucket}, {rate_bps} bps");
+            tell(&format!("{what}: settled, ms"), of(|s| s.settled_ms.unwrap_or(u64::MAX) as f64));
+            tell(&format!("{what}: longest freeze, ms"), of(|s| s.freeze.as_millis() as f64));
+            tell(&format!("{what}: own loss"), of(|s| s.lost));
+            let lost = of(|s| s.lost).sum::<f64>();
+            assert!(lost <= MAX_MEAN_LOST * count.max(10.0), "{what}: {lost} in {count} runs");
+        }
+        let unlucky = of_bucket().filter(|steps| !is_within(steps, MAX_FREEZE, MAX_LOST)).count();
+        assert!(unlucky as f64 <= UNLUCKY * count.max(10.0), "bucket {bucket}: {unlucky} unlucky");
+    }
+}
+
+#[test]
+fn simulcast_follows_whatever_the_bucket_holds() {
+    follow(|seed| Call::new(vp8::usual_camera(3, 1, 100, seed), LinkConfig::default(), seed));
+}
+
+#[test]
+fn a_scalable_stream_follows_whatever_the_bucket_holds() {
+    follow(|seed| Call::scalable(vp9::usual_camera(100, seed), LinkConfig::default(), seed));
+}
