@@ -49,3 +49,10 @@ if [[ -z "${CHROMIUM:-}" ]] && [[ ! -x /usr/bin/chromium ]]; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium > /dev/null
 fi
+
+# The narrow path of the `shaped` tests, which need root as well.
+if [[ $(id -u) == 0 ]] && ! command -v nft > /dev/null; then
+    say "installing nftables"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nftables > /dev/null
+fi

@@ -4,7 +4,8 @@
     10.77.3.1  ───────────  10.77.3.2   10.77.2.1  ───────────  10.77.2.2
 
 The server tells clients the relay's address for media. `tbf` limits the rate towards the watcher,
-signalling included; the relay delays and loses datagrams towards it.
+signalling included; the relay delays datagrams to and from it, and `nftables` loses some of those that
+reach the far end and the relay.
 """
 
 import json
@@ -17,8 +18,20 @@ from harness.server import end_with_parent
 
 HERE, PATH_NEAR, PATH_FAR, FAR = "10.77.3.1", "10.77.3.2", "10.77.2.1", "10.77.2.2"
 RELAY = pathlib.Path(__file__).with_name("relay.py")
-# What a home router keeps before it drops (tbf's `latency`), and its bucket: one packet, a serial line.
-QUEUE_MS, BURST_BYTES = 200, 1_600
+# What a home router keeps before it drops (tbf's `latency`).
+QUEUE_MS = 200
+# Loses a share of the datagrams that reach a namespace. The first line makes the second one succeed.
+LOSS_STEPS = 1_000
+LOSS = """
+table ip sluice
+delete table ip sluice
+table ip sluice {{
+    chain loss {{
+        type filter hook input priority filter
+        ip saddr {sender} meta l4proto udp numgen random mod {steps} < {share} counter drop
+    }}
+}}
+"""
 
 
 def run(*words):
@@ -64,16 +77,20 @@ class Network:
         )
         assert self.relay.stdout.readline() == b"ready\n"
 
-    def limit(self, kbps):
-        """Limits the rate towards the watcher."""
+    def limit(self, kbps, burst_bytes):
+        """Limits the rate towards the watcher; what the bucket holds passes at once."""
         self._on_path(
             "tc", "qdisc", "replace", "dev", "far", "root", "tbf",
-            "rate", f"{kbps}kbit", "burst", str(BURST_BYTES), "latency", f"{QUEUE_MS}ms",
+            "rate", f"{kbps}kbit", "burst", str(burst_bytes), "latency", f"{QUEUE_MS}ms",
         )
 
     def impair(self, delay_ms=0, jitter_ms=0, loss=0.0):
         """Delays media to and from the watcher (each way), varies that, and loses a share of it."""
-        self._order(delay=delay_ms / 1000, jitter=jitter_ms / 1000, loss=loss)
+        self._order(delay=delay_ms / 1000, jitter=jitter_ms / 1000)
+        for namespace, sender in ((self.far, PATH_FAR), (self.path, FAR)):
+            rules = LOSS.format(sender=sender, share=round(loss * LOSS_STEPS), steps=LOSS_STEPS)
+            words = ["ip", "netns", "exec", namespace, "nft", "-f", "-"]
+            subprocess.run(words, input=rules.encode(), check=True)
 
     def rebind(self):
         """Lets the watcher's media come from another address, and takes away the old one."""

@@ -1,8 +1,8 @@
-"""A UDP relay that delays and loses: `relay.py LISTEN SERVER IMPAIRED_CLIENT`.
+"""A UDP relay that delays: `relay.py LISTEN SERVER IMPAIRED_CLIENT`.
 
 Every client gets a socket of its own towards the server, as behind a NAT. One JSON object per line
-on standard input changes what happens to the datagrams of the impaired client (`delay`, `jitter`,
-`loss`) or forgets its sockets (`rebind`), as a NAT does that was restarted; its end ends us.
+on standard input changes what happens to the datagrams of the impaired client (`delay`, `jitter`)
+or forgets its sockets (`rebind`), as a NAT does that was restarted; its end ends us.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ class Upstream(asyncio.DatagramProtocol):
 class Relay(asyncio.DatagramProtocol):
     def __init__(self, server, impaired):
         self.server, self.impaired = server, impaired
-        self.delay = self.jitter = self.loss = 0.0
+        self.delay = self.jitter = 0.0
         self.upstreams = {}
         self.last = {}
 
@@ -60,8 +60,6 @@ class Relay(asyncio.DatagramProtocol):
         """In order per direction, as queues are."""
         if client[0] != self.impaired:
             return send(client, data)
-        if random.random() < self.loss:
-            return None
         loop = asyncio.get_running_loop()
         due = loop.time() + self.delay + random.random() * self.jitter
         # Equal times are no order to a heap: a microsecond apart.
