@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 use rustc_hash::FxHashMap;
-use sluice_net::{Run, SendArena, SendOutcome, TcpConn, UdpEndpoint};
+use sluice_net::{Parcel, Run, SendArena, SendOutcome, TcpConn, UdpEndpoint};
 use sluice_transport::{Route, TransportProto};
 
 use crate::stats::{DropCause, WorkerStats};
@@ -30,11 +30,77 @@ pub(crate) trait Outbound {
     /// Sends one datagram, or frame.
     fn send(&mut self, route: Route, datagram: &[u8]);
 
-    /// Sends all datagrams of the arena, in order.
-    fn send_all(&mut self, route: Route, arena: &SendArena);
+    /// Sends all parcels, in order.
+    fn send_all(&mut self, outbox: &Outbox);
 
     /// Ends an ICE-TCP connection.
     fn close(&mut self, route: Route);
+}
+
+/// Datagrams that are written and sealed, and where each parcel of them goes. Receivers share it, so
+/// that they share system calls.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    arena: SendArena,
+    parcels: Vec<(Route, Parcel)>,
+}
+
+impl Outbox {
+    /// Room for this many bytes.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { arena: SendArena::new(capacity), parcels: Vec::new() }
+    }
+
+    /// Begins the datagrams of a receiver. What a receiver wrote before it failed is forgotten.
+    pub(crate) fn begin(&mut self) {
+        self.arena.discard();
+    }
+
+    /// Sends what is there, that of the receiver at `route` included, unless `bytes` are free.
+    pub(crate) fn make_room(&mut self, bytes: usize, route: Route, out: &mut dyn Outbound) {
+        if self.arena.free() < bytes {
+            self.end(route);
+            self.send(out);
+        }
+    }
+
+    /// Where the next datagram of the receiver is written; [`commit`](Self::commit) it then.
+    pub(crate) fn tail(&mut self) -> &mut [u8] {
+        self.arena.tail()
+    }
+
+    /// Makes the first bytes of the tail a datagram.
+    pub(crate) fn commit(&mut self, len: usize) {
+        self.arena.commit(len);
+    }
+
+    /// Ends the datagrams of a receiver.
+    pub(crate) fn end(&mut self, route: Route) {
+        self.parcels.extend(self.arena.close().map(|parcel| (route, parcel)));
+    }
+
+    /// Sends everything and empties itself.
+    pub(crate) fn send(&mut self, out: &mut dyn Outbound) {
+        if !self.parcels.is_empty() {
+            out.send_all(self);
+        }
+        self.parcels.clear();
+        self.arena.clear();
+    }
+
+    /// The parcels, in the order of sending.
+    pub(crate) fn parcels(&self) -> &[(Route, Parcel)] {
+        &self.parcels
+    }
+
+    /// The runs of a parcel.
+    pub(crate) fn runs_of(
+        &self,
+        parcel: &Parcel,
+        max_segments: usize,
+    ) -> impl Iterator<Item = Run<'_>> {
+        self.arena.runs_of(parcel, max_segments)
+    }
 }
 
 /// See the module.
@@ -150,11 +216,12 @@ impl Io {
     pub(crate) fn fill_stats(&self, stats: &mut WorkerStats) {
         let mut refused = 0;
         let mut queue_full = 0;
-        (stats.datagrams_out, stats.datagram_bytes_out, stats.send_calls) =
-            (self.tcp_frames_out, self.tcp_bytes_out, 0);
+        (stats.datagrams_out, stats.datagram_bytes_out) = (self.tcp_frames_out, self.tcp_bytes_out);
+        (stats.send_runs, stats.send_calls) = (0, 0);
         for counters in self.udp.iter().map(UdpEndpoint::counters) {
             stats.datagrams_out += counters.datagrams_out;
             stats.datagram_bytes_out += counters.bytes_out;
+            stats.send_runs += counters.runs_out;
             stats.send_calls += counters.send_calls;
             refused += counters.refused;
             queue_full += counters.queue_full;
@@ -195,21 +262,33 @@ impl Outbound for Io {
         }
     }
 
-    fn send_all(&mut self, route: Route, arena: &SendArena) {
-        match route.proto {
-            TransportProto::Tcp => {
-                for Run { contents, .. } in arena.runs(1) {
-                    self.send_tcp(route.conn, contents);
-                }
-            }
-            TransportProto::Udp => match self.udp.get_mut(route.conn as usize) {
-                Some(udp) => {
-                    for run in arena.runs(udp.max_segments()) {
-                        udp.send(route.remote, run);
+    fn send_all(&mut self, outbox: &Outbox) {
+        // Parcels of one socket are sent together; usually that is all of them.
+        for parcels in
+            outbox.parcels().chunk_by(|(a, _), (b, _)| (a.proto, a.conn) == (b.proto, b.conn))
+        {
+            let Some((Route { proto, conn, .. }, _)) = parcels.first() else { continue };
+            match proto {
+                TransportProto::Tcp => {
+                    for (_, parcel) in parcels {
+                        for Run { contents, .. } in outbox.runs_of(parcel, 1) {
+                            self.send_tcp(*conn, contents);
+                        }
                     }
                 }
-                None => self.no_route += arena.datagrams() as u64,
-            },
+                TransportProto::Udp => match self.udp.get_mut(*conn as usize) {
+                    Some(udp) => {
+                        let segments = udp.max_segments();
+                        udp.send_many(parcels.iter().flat_map(|(route, parcel)| {
+                            outbox.runs_of(parcel, segments).map(|run| (route.remote, run))
+                        }));
+                    }
+                    None => {
+                        let datagrams = parcels.iter().map(|(_, parcel)| parcel.datagrams());
+                        self.no_route += datagrams.sum::<usize>() as u64;
+                    }
+                },
+            }
         }
     }
 

@@ -94,7 +94,10 @@ worker_counters! {
     datagrams_out,
     /// Bytes of those.
     datagram_bytes_out,
-    /// System calls that sent UDP datagrams; below `datagrams_out` where segmentation offload works.
+    /// Runs of UDP datagrams that the kernel took in one piece; below `datagrams_out` where
+    /// segmentation offload works.
+    send_runs,
+    /// System calls that sent those: one takes the runs of several receivers.
     send_calls,
     /// RTP packets authenticated and accepted.
     packets_in,

@@ -1,5 +1,6 @@
-//! The send arena: datagrams of one receiver, written back to back, and the runs in which they
-//! leave. GSO sends one buffer as segments of one size of which only the last may be shorter, so a
+//! The send arena: datagrams, written back to back, and the runs in which they leave. Those of one
+//! receiver are a parcel; several parcels leave together.
+//! GSO sends one buffer as segments of one size of which only the last may be shorter, so a
 //! run ends where a datagram is longer than its first, or after one that is shorter.
 
 /// Most segments of one GSO send (`UDP_MAX_SEGMENTS` in linux/udp.h).
@@ -19,18 +20,41 @@ pub struct Run<'a> {
     pub segments: usize,
 }
 
+impl Run<'_> {
+    /// No datagram.
+    pub(crate) const EMPTY: Self = Self { contents: &[], segment_size: 0, segments: 0 };
+}
+
+/// The datagrams of one receiver in an arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parcel {
+    /// Where its bytes begin and end, and its lengths.
+    bytes: (usize, usize),
+    lens: (usize, usize),
+}
+
+impl Parcel {
+    /// How many datagrams.
+    pub fn datagrams(&self) -> usize {
+        self.lens.1 - self.lens.0
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct SendArena {
     bytes: Box<[u8]>,
     used: usize,
     lens: Vec<u16>,
+    /// Bytes and datagrams that belong to parcels.
+    sealed: (usize, usize),
 }
 
 impl SendArena {
     /// An arena of `capacity` bytes; never grows.
     pub fn new(capacity: usize) -> Self {
-        Self { bytes: vec![0; capacity].into_boxed_slice(), used: 0, lens: Vec::with_capacity(256) }
+        let bytes = vec![0; capacity].into_boxed_slice();
+        Self { bytes, used: 0, lens: Vec::with_capacity(256), sealed: (0, 0) }
     }
 
     /// Free bytes behind the last datagram. Write the next one to its start, then
@@ -53,9 +77,17 @@ impl SendArena {
         }
     }
 
-    /// Datagrams committed since the last clear.
-    pub fn datagrams(&self) -> usize {
-        self.lens.len()
+    /// Makes a parcel of the datagrams committed since the last one; `None` if there are none.
+    pub fn close(&mut self) -> Option<Parcel> {
+        let (bytes, lens) = std::mem::replace(&mut self.sealed, (self.used, self.lens.len()));
+        let parcel = Parcel { bytes: (bytes, self.used), lens: (lens, self.lens.len()) };
+        (parcel.datagrams() > 0).then_some(parcel)
+    }
+
+    /// Forgets the datagrams that belong to no parcel.
+    pub fn discard(&mut self) {
+        self.used = self.sealed.0;
+        self.lens.truncate(self.sealed.1);
     }
 
     /// Whether nothing is committed.
@@ -63,16 +95,33 @@ impl SendArena {
         self.lens.is_empty()
     }
 
-    /// Forgets all datagrams.
+    /// Forgets all datagrams and parcels.
     pub fn clear(&mut self) {
         self.used = 0;
         self.lens.clear();
+        self.sealed = (0, 0);
     }
 
-    /// The datagrams in order, as runs of at most `max_segments`.
+    /// All datagrams in order, as runs of at most `max_segments`.
     pub fn runs(&self, max_segments: usize) -> Runs<'_> {
+        self.runs_between((0, self.used), (0, self.lens.len()), max_segments)
+    }
+
+    /// The datagrams of a parcel that was closed since the last clear, in the same way.
+    pub fn runs_of(&self, parcel: &Parcel, max_segments: usize) -> Runs<'_> {
+        self.runs_between(parcel.bytes, parcel.lens, max_segments)
+    }
+
+    fn runs_between(
+        &self,
+        bytes: (usize, usize),
+        lens: (usize, usize),
+        max_segments: usize,
+    ) -> Runs<'_> {
         let max_segments = max_segments.clamp(1, MAX_SEGMENTS);
-        Runs { bytes: &self.bytes[..self.used], lens: &self.lens, max_segments }
+        let bytes = self.bytes.get(bytes.0..bytes.1).unwrap_or_default();
+        let lens = self.lens.get(lens.0..lens.1).unwrap_or_default();
+        Runs { bytes, lens, max_segments }
     }
 }
 
@@ -162,6 +211,26 @@ mod tests {
         arena.commit(101);
         assert!(arena.is_empty());
         arena.commit(100);
-        assert_eq!((arena.datagrams(), arena.free()), (1, 0));
+        assert_eq!((arena.runs(64).count(), arena.free()), (1, 0));
+    }
+
+    #[test]
+    fn parcels_keep_their_datagrams_apart_and_what_is_discarded_joins_none() {
+        let mut arena = SendArena::new(1_000);
+        let commit = |arena: &mut SendArena, byte: u8, len: usize| {
+            arena.tail()[..len].fill(byte);
+            arena.commit(len);
+        };
+        assert_eq!(arena.close(), None);
+        commit(&mut arena, 1, 100);
+        commit(&mut arena, 1, 100);
+        let first = arena.close().expect("two datagrams");
+        commit(&mut arena, 9, 100);
+        arena.discard();
+        commit(&mut arena, 2, 100);
+        let second = arena.close().expect("one datagram");
+        let of = |parcel| arena.runs_of(parcel, 64).map(|r| (r.contents[0], r.segments)).collect();
+        let (first, second): (Vec<_>, Vec<_>) = (of(&first), of(&second));
+        assert_eq!((first, second), (vec![(1, 2)], vec![(2, 1)]));
     }
 }

@@ -7,10 +7,12 @@
 mod arena;
 mod equalize;
 pub mod framing;
+#[cfg(target_os = "linux")]
+mod messages;
 mod tcp;
 mod udp;
 
-pub use arena::{Run, SendArena};
+pub use arena::{Parcel, Run, SendArena};
 pub use equalize::equalize;
 pub use framing::{FrameDecoder, FrameError};
 pub use tcp::{TcpConn, TcpError};

@@ -61,7 +61,66 @@ fn runs_arrive_as_the_datagrams_they_were_made_of() {
     assert_eq!(receive(&mut receiver, wanted.len()), wanted);
     assert_eq!(sender.counters().datagrams_out, sizes.len() as u64);
     if sender.max_segments() > 1 {
-        assert_eq!(sender.counters().send_calls, 3, "three runs");
+        assert_eq!(sender.counters().runs_out, 3, "three runs");
+    }
+}
+
+/// Runs for several receivers: one of several datagrams, one of one, and so on.
+fn runs_for(receivers: &[SocketAddr], contents: &'static [u8]) -> Vec<(SocketAddr, Run<'static>)> {
+    let run = |index: usize| {
+        let segments = 1 + index % 3;
+        Run { contents: &contents[..segments * 100 - index % 2], segment_size: 100, segments }
+    };
+    receivers.iter().enumerate().map(|(index, to)| (*to, run(index))).collect()
+}
+
+static CONTENTS: [u8; 300] = [7; 300];
+
+#[test]
+fn runs_of_many_receivers_share_system_calls_and_arrive_whole() {
+    let mut sender = bind(loopback(), false);
+    let mut receivers: Vec<_> = (0..50).map(|_| bind(loopback(), false)).collect();
+    let addresses: Vec<_> = receivers.iter().map(UdpEndpoint::local_addr).collect();
+    let runs = runs_for(&addresses, &CONTENTS);
+    sender.send_many(runs.iter().copied());
+    for (receiver, (_, run)) in receivers.iter_mut().zip(&runs) {
+        let lens: Vec<_> = receive(receiver, run.segments).iter().map(|(_, d)| d.len()).collect();
+        let wanted: Vec<_> = run.contents.chunks(run.segment_size).map(<[u8]>::len).collect();
+        assert_eq!(lens, wanted);
+    }
+    let counters = sender.counters();
+    assert_eq!(counters.datagrams_out, runs.iter().map(|(_, run)| run.segments as u64).sum());
+    if cfg!(target_os = "linux") {
+        assert_eq!((counters.runs_out, counters.send_calls), (50, 2));
+    }
+}
+
+#[test]
+fn what_the_kernel_refuses_in_the_middle_does_not_stop_the_rest() {
+    let mut sender = bind(loopback(), false);
+    let gone = bind(loopback(), false).local_addr();
+    let mut receiver = bind(loopback(), false);
+    let to = receiver.local_addr();
+    let one = Run { contents: b"one", segment_size: 3, segments: 1 };
+    let too_long = vec![0; sluice_net::MAX_DATAGRAM + 1];
+    let oversized = Run { contents: &too_long, segment_size: too_long.len(), segments: 1 };
+    for _ in 0..4 {
+        sender.send_many([(to, one), (gone, one), (to, oversized), (to, one), (gone, one)]);
+    }
+    assert_eq!(receive(&mut receiver, 8).len(), 8);
+    assert_eq!(sender.counters().refused, 4);
+}
+
+#[test]
+fn runs_of_ipv6_share_system_calls() {
+    let mut sender = bind((Ipv6Addr::LOCALHOST, 0).into(), false);
+    let mut receivers: Vec<_> =
+        (0..4).map(|_| bind((Ipv6Addr::LOCALHOST, 0).into(), false)).collect();
+    let addresses: Vec<_> = receivers.iter().map(UdpEndpoint::local_addr).collect();
+    let runs = runs_for(&addresses, &CONTENTS);
+    sender.send_many(runs.iter().copied());
+    for (receiver, (_, run)) in receivers.iter_mut().zip(&runs) {
+        assert_eq!(receive(receiver, run.segments).len(), run.segments);
     }
 }
 

@@ -42,6 +42,7 @@ impl Core {
                 self.guarded(now, peer, |core| core.send_media(now, peer, out));
             }
             self.egress_dirty = receivers;
+            self.outbox.send(out);
             let received = self.batch.len();
             self.batch.clear();
             self.forget_ended(now);
@@ -118,21 +119,18 @@ impl Core {
             }
             equalize(&mut self.lens);
         }
-        self.arena.clear();
+        self.outbox.begin();
         for (index, entry) in entries.iter().enumerate() {
             let twcc_seq = controlled.then_some(state.twcc_seq);
             let outgoing = outgoing(&self.batch, &self.downs, entry, send_time, twcc_seq);
             let Some((down, outgoing)) = outgoing else { continue };
-            if self.arena.free() < outgoing.packet.body.len() + ROOM {
-                out.send_all(route, &self.arena);
-                self.arena.clear();
-            }
+            self.outbox.make_room(outgoing.packet.body.len() + ROOM, route, out);
             let wanted = self.lens.get(index).copied().unwrap_or_default();
             let written =
-                outgoing.write(&mut state.transport, usize::from(wanted), self.arena.tail());
+                outgoing.write(&mut state.transport, usize::from(wanted), self.outbox.tail());
             match written {
                 Some(written) => {
-                    self.arena.commit(written.sealed_len);
+                    self.outbox.commit(written.sealed_len);
                     note_written(state, &mut self.stats, &written);
                     if let (Some(congestion), Pace::Released(probe)) = (&mut congestion, entry.pace)
                     {
@@ -150,7 +148,7 @@ impl Core {
         if let Some(congestion) = &mut congestion {
             self.send_fillers(now, route, peer, congestion, out);
         }
-        out.send_all(route, &self.arena);
+        self.outbox.end(route);
         entries.clear();
         let Some(state) = self.peers.get_mut(peer) else { return };
         state.egress = entries;
@@ -172,14 +170,11 @@ impl Core {
         let Some(state) = self.peers.get_mut(peer) else { return };
         for Filler { down, seq, len, probe } in self.fillers.drain(..) {
             let Some(down) = self.downs.get_mut(down) else { continue };
-            if self.arena.free() < ROOM {
-                out.send_all(route, &self.arena);
-                self.arena.clear();
-            }
+            self.outbox.make_room(ROOM, route, out);
             let padding = Padding { wire: &down.wire, seq, len, twcc_seq: state.twcc_seq };
-            match padding.write(&mut state.transport, self.arena.tail()) {
+            match padding.write(&mut state.transport, self.outbox.tail()) {
                 Some(written) => {
-                    self.arena.commit(written.sealed_len);
+                    self.outbox.commit(written.sealed_len);
                     note_written(state, &mut self.stats, &written);
                     down.wire.note_sent(now, seq, Some(seq));
                     self.stats.fillers_out += 1;

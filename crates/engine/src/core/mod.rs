@@ -39,7 +39,6 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use slotmap::{Key, SlotMap};
-use sluice_net::SendArena;
 use sluice_rtp::rtcp::ReportBlock;
 use sluice_sfu::allocator::Change;
 use sluice_sfu::{BodyPool, MediaPacket, TopSpeakers};
@@ -58,6 +57,7 @@ use crate::core::peer::{DownKey, Egress, PeerKey, PeerState, TrackKey};
 use crate::core::track::{Attachment, Down, Feed, Publication};
 use crate::core::ufrag::Ufrag;
 use crate::events::EventSink;
+use crate::io::Outbox;
 use crate::link::{FeedKey, LinkMessage, Links};
 use crate::paths::PathStats;
 use crate::stats::{DropCause, WorkerStats};
@@ -67,8 +67,9 @@ use crate::timers::Timers;
 /// tracks.
 const MAX_POOLED_BODIES: usize = 65_536;
 
-/// Bytes of datagrams for one receiver that are written before they are sent: one full GSO run.
-const ARENA_BYTES: usize = 128 << 10;
+/// Bytes of datagrams that are written before they are sent: two full GSO runs of one receiver, or
+/// some of many receivers in one system call.
+const OUTBOX_BYTES: usize = 128 << 10;
 
 /// What a worker is made of.
 pub(crate) struct CoreParams {
@@ -132,7 +133,7 @@ pub(crate) struct Core {
     /// Packets that egress entries refer to.
     batch: Vec<MediaPacket>,
     pool: BodyPool,
-    arena: SendArena,
+    outbox: Outbox,
     /// Scratch for the lengths of one receiver's packets.
     lens: Vec<u16>,
     /// Scratch for what a pacer lets go.
@@ -188,7 +189,7 @@ impl Core {
             hold: Hold::new(params.egress_hold),
             batch: Vec::new(),
             pool: BodyPool::new(MAX_POOLED_BODIES),
-            arena: SendArena::new(ARENA_BYTES),
+            outbox: Outbox::new(OUTBOX_BYTES),
             lens: Vec::new(),
             paced: Vec::new(),
             fillers: Vec::new(),

@@ -20,7 +20,7 @@ struct Nowhere;
 
 impl Outbound for Nowhere {
     fn send(&mut self, _: Route, _: &[u8]) {}
-    fn send_all(&mut self, _: Route, _: &SendArena) {}
+    fn send_all(&mut self, _: &Outbox) {}
     fn close(&mut self, _: Route) {}
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use sluice_net::SendArena;
 use sluice_rtp::codec::MediaKind;
 use sluice_rtp::rtcp::ReportBlock;
 use sluice_transport::{
@@ -24,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::{CongestionConfig, DataLatency, MediaConfig};
 use crate::core::{Core, CoreParams};
 use crate::events::EventSink;
-use crate::io::Outbound;
+use crate::io::{Outbound, Outbox};
 use crate::link::Links;
 use crate::rig::clients::{
     Client, check, credentials, extensions, from_server, payload_type, route_of, serial_of,
@@ -96,16 +95,18 @@ impl Outbound for Wire {
         }
     }
 
-    fn send_all(&mut self, route: Route, arena: &SendArena) {
-        if let Some(media) = self.media.get_mut(serial_of(route)) {
-            *media += arena.datagrams();
-        }
-        for run in arena.runs(64) {
-            self.runs += 1;
-            self.datagrams += run.segments as u64;
-            if self.keep {
-                let parts = run.contents.chunks(run.segment_size);
-                self.kept.extend(parts.map(|datagram| (route, datagram.to_vec())));
+    fn send_all(&mut self, outbox: &Outbox) {
+        for (route, parcel) in outbox.parcels() {
+            if let Some(media) = self.media.get_mut(serial_of(*route)) {
+                *media += parcel.datagrams();
+            }
+            for run in outbox.runs_of(parcel, 64) {
+                self.runs += 1;
+                self.datagrams += run.segments as u64;
+                if self.keep {
+                    let parts = run.contents.chunks(run.segment_size);
+                    self.kept.extend(parts.map(|datagram| (*route, datagram.to_vec())));
+                }
             }
         }
     }
