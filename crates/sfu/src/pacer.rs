@@ -148,6 +148,18 @@ impl<T> Pacer<T> {
         }
     }
 
+    /// Whether packets of so many bytes in all may leave now, with nothing else to be done about them;
+    /// notes them as sent then. Otherwise they are offered one by one.
+    pub fn pass(&mut self, now: Instant, bytes: usize) -> bool {
+        self.settle(now);
+        let idle = self.queue.is_empty() && self.probes.is_empty();
+        let passes = idle && self.debt + bytes as f64 <= self.burst;
+        if passes {
+            self.debt += bytes as f64;
+        }
+        passes
+    }
+
     /// Whether a packet may leave now. Otherwise it is given to [`hold`](Self::hold), by a caller
     /// that makes something worth holding only then.
     pub fn admits(&mut self, now: Instant, urgency: Urgency) -> bool {

@@ -31,6 +31,9 @@ use crate::stats::{WorkerStats, estimate_bucket};
 /// Time between looks at what the streams cost.
 const METER_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Feedback comes in between, which is a look at it as well; without, it can wait.
+const METER_SLACK: Duration = Duration::from_millis(150);
+
 /// A peer that has sent no feedback by then sends none: its path is not estimated.
 const FEEDBACK_DUE: Duration = Duration::from_secs(3);
 
@@ -123,6 +126,10 @@ impl Congestion {
 
     /// Lets go what may leave now: what waited first, then what came, then padding for a probe.
     pub(crate) fn pace(&mut self, now: Instant, load: &mut Load<'_>) {
+        let packets = load.entries.iter().filter_map(|entry| load.batch.get(entry.packet as usize));
+        if self.pacer.pass(now, packets.map(|packet| packet.body.len()).sum()) {
+            return load.entries.iter_mut().for_each(|entry| entry.pace = Pace::Released(None));
+        }
         self.release(now, load);
         for index in 0..load.entries.len() {
             let egress = load.entries[index];
@@ -219,7 +226,7 @@ impl Congestion {
         let last_sent = self.last_sent?;
         let idle = self.next_meter > last_sent + IDLE && !self.allocator.is_deficient();
         let allocate = self.allocator.poll_timeout().filter(|_| !idle);
-        let meter = (!idle).then_some(self.next_meter);
+        let meter = (!idle).then_some(self.next_meter + METER_SLACK);
         let timers = [self.estimator.poll_timeout(), self.pacer.poll_timeout(), allocate, meter];
         timers.into_iter().flatten().min()
     }

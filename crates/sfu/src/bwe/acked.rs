@@ -54,8 +54,13 @@ impl Default for AckedBitrate {
 }
 
 impl AckedBitrate {
-    /// Takes a packet; lost ones are ignored.
-    pub fn on_packet(&mut self, result: &PacketResult) {
+    /// Takes the packets of a message; lost ones are ignored.
+    pub fn on_results(&mut self, results: &[PacketResult]) {
+        results.iter().for_each(|result| self.on_packet(result));
+        self.forget();
+    }
+
+    fn on_packet(&mut self, result: &PacketResult) {
         let Some(arrival_us) = result.arrival_us else { return };
         let acked = Acked { sent_us: result.sent_us, arrival_us, size: result.size };
         if self.packets.back().is_some_and(|last| arrival_us < last.arrival_us - MAX_SPAN_US) {
@@ -68,7 +73,6 @@ impl AckedBitrate {
         } else {
             self.packets.insert(self.packets.len() - back, acked);
         }
-        self.forget();
     }
 
     /// Bits per second, as far as they are known.
@@ -96,16 +100,18 @@ impl AckedBitrate {
 
     /// The same of at least `required` packets.
     fn rate_of(&self, skip: usize, required: usize, min_span: i64) -> Option<u64> {
-        let packets = self.packets.iter().skip(skip);
-        let (first, last) = (packets.clone().next()?, self.packets.back()?);
+        let (first, last) = (self.packets.get(skip)?, self.packets.back()?);
         if self.packets.len() - skip < required {
             return None;
         }
-        let total: u64 = packets.clone().map(|packet| u64::from(packet.size)).sum();
+        let (mut total, mut from, mut to) = (0, i64::MAX, i64::MIN);
+        for packet in self.packets.range(skip..) {
+            total += u64::from(packet.size);
+            from = from.min(packet.sent_us);
+            to = to.max(packet.sent_us);
+        }
         let arrived = total - u64::from(first.size);
         let arrival_span = (last.arrival_us - first.arrival_us).max(1);
-        let sent = packets.map(|packet| packet.sent_us);
-        let (from, to) = sent.fold((i64::MAX, i64::MIN), |(a, b), at| (a.min(at), b.max(at)));
         // The spans leave out one packet each; bursts would count too much over a short one.
         let span = arrival_span.max(to - from).max(min_span);
         Some(arrived * 8 * 1_000_000 / span as u64)
@@ -142,14 +148,14 @@ mod tests {
     #[test]
     fn a_steady_stream_has_its_rate() {
         let mut acked = AckedBitrate::default();
-        (0..100).for_each(|i| acked.on_packet(&packet(i * 10, i * 10 + 20)));
+        (0..100).for_each(|i| acked.on_results(&[packet(i * 10, i * 10 + 20)]));
         assert_eq!(acked.rates().current_bps, Some(1_000_000));
     }
 
     #[test]
     fn a_burst_out_of_a_queue_is_not_faster_than_it_was_sent() {
         let mut acked = AckedBitrate::default();
-        (0..60).for_each(|i| acked.on_packet(&packet(i * 10, 600 + i)));
+        (0..60).for_each(|i| acked.on_results(&[packet(i * 10, 600 + i)]));
         let rate = acked.rates().current_bps.expect("enough packets");
         assert!(rate <= 1_000_000, "{rate}");
     }
@@ -157,14 +163,14 @@ mod tests {
     #[test]
     fn a_few_packets_are_no_rate() {
         let mut acked = AckedBitrate::default();
-        (0..5).for_each(|i| acked.on_packet(&packet(i, i)));
+        (0..5).for_each(|i| acked.on_results(&[packet(i, i)]));
         assert_eq!(acked.rates().current_bps, None);
     }
 
     #[test]
     fn a_few_packets_out_of_a_queue_are_one() {
         let mut acked = AckedBitrate::default();
-        (0..6).for_each(|i| acked.on_packet(&packet(i, i * 40)));
+        (0..6).for_each(|i| acked.on_results(&[packet(i, i * 40)]));
         let AckedRates { current_bps, bottleneck_bps } = acked.rates();
         assert_eq!((current_bps, bottleneck_bps), (None, Some(250_000)));
     }

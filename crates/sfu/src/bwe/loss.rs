@@ -17,6 +17,15 @@ const MIN_OBSERVATIONS: u64 = 3;
 const OBSERVATION_US: i64 = 250_000;
 /// Weight of an observation, per step of age.
 const WEIGHT: f64 = 0.9;
+/// The same by age.
+const WEIGHTS: [f64; WINDOW] = {
+    let (mut weights, mut age) = ([1.0; WINDOW], 1);
+    while age < WINDOW {
+        weights[age] = weights[age - 1] * WEIGHT;
+        age += 1;
+    }
+    weights
+};
 /// Candidates relative to the current estimate.
 const CANDIDATES: [f64; 3] = [1.02, 1.0, 0.95];
 /// Step of the Newton iteration.
@@ -135,8 +144,14 @@ impl LossBased {
         let delay = delay_bps as f64;
         let loss = self.average_loss();
         let acked = acked_bps.map(|bps| bps as f64);
-        let mut best = self.best_candidate(now, loss, delay, acked);
-        best.bandwidth_bps = self.bounded(now, best, loss, acked);
+        // Without any loss no bandwidth explains what was seen better than the highest.
+        let best = match loss == 0.0 && self.state == LossState::DelayBased {
+            true => self.fitted(delay.max(self.min_bps)),
+            false => {
+                let best = self.best_candidate(now, loss, delay, acked);
+                Model { bandwidth_bps: self.bounded(now, best, loss, acked), ..best }
+            }
+        };
         self.conclude(now, best, delay);
     }
 
@@ -228,7 +243,8 @@ impl LossBased {
 
     fn weighted(&self) -> impl Iterator<Item = (f64, &Observation)> {
         let newest = self.count.saturating_sub(1);
-        self.observations.iter().flatten().map(move |o| (WEIGHT.powi((newest - o.id) as i32), o))
+        let weight = move |o: &Observation| WEIGHTS[(newest - o.id) as usize % WINDOW];
+        self.observations.iter().flatten().map(move |o| (weight(o), o))
     }
 
     fn best_candidate(&self, now: Instant, loss: f64, delay: f64, acked: Option<f64>) -> Model {

@@ -237,7 +237,7 @@ impl SrtpSender {
         }
         let seq = be16(buf, 2).ok_or(SealError::Malformed)?;
         let ssrc = be32(buf, 8).ok_or(SealError::Malformed)?;
-        if !self.windows.contains_key(&ssrc) && self.windows.len() >= MAX_OUTGOING_STREAMS {
+        if self.windows.len() >= MAX_OUTGOING_STREAMS && !self.windows.contains_key(&ssrc) {
             return Err(SealError::TooManyStreams);
         }
         let window = self.windows.entry(ssrc).or_default();
