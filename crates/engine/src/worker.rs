@@ -1,6 +1,7 @@
 //! One media worker: a thread with its sockets, its queues and its poll. A turn drains the sockets
 //! in batches, then links and commands, runs timers, and flushes every receiver once. A worker with
-//! nothing to do sleeps in the poll until a packet, a message or a deadline wakes it.
+//! nothing to do sleeps in the poll until a packet, a message or a deadline wakes it; one to which
+//! packets come all the time sleeps for a while at once, and looks then.
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
@@ -37,6 +38,10 @@ const LINK_MESSAGES_PER_TURN: usize = 1024;
 
 /// Commands per turn.
 const INPUTS_PER_TURN: usize = 256;
+
+/// Datagrams and link messages in a turn after which more are sure to come while the worker rests: to
+/// wait for the first of them would be one more wake-up.
+const STEADY: u64 = 4;
 
 /// How long to sleep at most while events or link messages wait for room.
 const RETRY_INTERVAL: Duration = Duration::from_millis(2);
@@ -166,10 +171,12 @@ impl Worker {
             if due || timeout >= STATS_INTERVAL {
                 self.publish_stats();
             }
-            if !self.wait(&mut events, timeout) {
+            let steady = self.core.received_in_turn() >= STEADY && !timeout.is_zero();
+            let rested = steady && self.gather();
+            if !self.wait(&mut events, if rested { Duration::ZERO } else { timeout }) {
                 return;
             }
-            if !events.is_empty() {
+            if !rested && !events.is_empty() {
                 self.gather();
             }
             self.wake.clear();
@@ -180,11 +187,13 @@ impl Worker {
     }
 
     /// Lets packets gather in the kernel, if the worker is busy: many short wake-ups become one. The
-    /// poll could not wait that briefly; it counts in milliseconds.
-    fn gather(&mut self) {
-        if let Some(until) = self.core.gather_until(Instant::now()) {
+    /// poll could not wait that briefly; it counts in milliseconds. False if it is not busy.
+    fn gather(&mut self) -> bool {
+        let until = self.core.gather_until(Instant::now());
+        if let Some(until) = until {
             std::thread::sleep(until.saturating_duration_since(Instant::now()));
         }
+        until.is_some()
     }
 
     fn wait(&mut self, events: &mut Events, timeout: Duration) -> bool {

@@ -33,7 +33,7 @@ impl Core {
         }
         self.dirty.clear();
         if self.hold.is_over(now, self.batch.len()) {
-            if let Some(waited) = self.hold.waited(now) {
+            if let Some(waited) = self.hold.waited(now).filter(|_| !self.batch.is_empty()) {
                 self.paths.on_forwarded(waited);
             }
             let sent = self.stats.packets_out;

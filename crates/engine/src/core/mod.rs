@@ -100,6 +100,8 @@ pub(crate) struct Core {
     load: Arc<AtomicUsize>,
     paths: Arc<PathStats>,
     stats: WorkerStats,
+    /// Datagrams and link messages before this turn.
+    received_before: u64,
 
     peers: SlotMap<PeerKey, PeerState>,
     peer_ids: FxHashMap<PeerId, PeerKey>,
@@ -165,6 +167,7 @@ impl Core {
             load: params.load,
             paths: params.paths,
             stats: WorkerStats::default(),
+            received_before: 0,
             peers: SlotMap::with_key(),
             peer_ids: FxHashMap::default(),
             ufrags: FxHashMap::default(),
@@ -215,6 +218,12 @@ impl Core {
     /// Counts a turn of the worker.
     pub(crate) fn begin_turn(&mut self) {
         self.stats.turns += 1;
+        self.received_before = self.stats.datagrams_in + self.stats.link_in;
+    }
+
+    /// Datagrams and link messages since the turn began.
+    pub(crate) fn received_in_turn(&self) -> u64 {
+        self.stats.datagrams_in + self.stats.link_in - self.received_before
     }
 
     /// The counters, with table sizes brought up to date.
