@@ -17,6 +17,9 @@ pub struct LoadArguments {
     /// Another argument for the sluice binary; may be repeated
     #[arg(long = "server-arg", allow_hyphen_values = true)]
     server_args: Vec<String>,
+    /// One UDP port for all media threads of the sluice binary instead of one for each
+    #[arg(long)]
+    shared_port: bool,
     /// Command line of another server; needs --url
     #[arg(long, requires = "url")]
     server_cmd: Option<String>,
@@ -57,7 +60,8 @@ impl LoadArguments {
                 binary.display()
             );
         }
-        Ok(ServerSpec::Sluice { binary, arguments: self.server_args.clone() })
+        let arguments = self.server_args.clone();
+        Ok(ServerSpec::Sluice { binary, shared_port: self.shared_port, arguments })
     }
 
     /// How scenarios run.

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ pub enum ServerSpec {
     Sluice {
         /// Path of the binary.
         binary: PathBuf,
+        /// Whether its media threads share a UDP port.
+        shared_port: bool,
         /// Arguments behind ours.
         arguments: Vec<String>,
     },
@@ -47,13 +50,15 @@ impl Server {
     /// It does not start, ends early, or does not listen in time.
     pub fn start(spec: &ServerSpec) -> anyhow::Result<Self> {
         let (mut command, url) = match spec {
-            ServerSpec::Sluice { binary, arguments } => {
-                let [http, udp, tcp, metrics] = free_ports()?;
+            ServerSpec::Sluice { binary, shared_port, arguments } => {
+                let threads = std::thread::available_parallelism()?.get();
+                let (udp, [http, tcp, metrics]) =
+                    free_ports(if *shared_port { 1 } else { threads })?;
                 let mut command = Command::new(binary);
                 command
                     .arg("--dev")
                     .args(["--port", &http.to_string()])
-                    .args(["--udp-port", &udp.to_string()])
+                    .args(["--udp-port", &format!("{}-{}", udp.start(), udp.end())])
                     .args(["--rtc.tcp_port", &tcp.to_string()])
                     .args(["--prometheus.port", &metrics.to_string()])
                     .args(["--logging.level", "warn"])
@@ -119,21 +124,25 @@ impl Drop for Server {
     }
 }
 
-/// Ports that nobody uses now, for TCP and UDP.
-fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
-    let mut held = Vec::new();
+/// Ports that nobody uses now: neighbours for UDP, others for TCP.
+fn free_ports<const N: usize>(udp: usize) -> anyhow::Result<(RangeInclusive<u16>, [u16; N])> {
+    // Held until all are chosen, so that none is chosen twice.
+    let bind = |port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port));
+    let held_udp = loop {
+        let mut held = vec![bind(0)?];
+        let first = held[0].local_addr()?.port();
+        held.extend((1..udp).map_while(|step| bind(first.checked_add(step as u16)?).ok()));
+        if held.len() == udp {
+            break held;
+        }
+    };
+    let first = held_udp[0].local_addr()?.port();
+    let mut held_tcp = Vec::new();
     let mut ports = [0; N];
     for port in &mut ports {
-        loop {
-            let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            let number = tcp.local_addr()?.port();
-            if let Ok(udp) = UdpSocket::bind((Ipv4Addr::LOCALHOST, number)) {
-                *port = number;
-                // Held until all are chosen, so that none is chosen twice.
-                held.push((tcp, udp));
-                break;
-            }
-        }
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        *port = tcp.local_addr()?.port();
+        held_tcp.push(tcp);
     }
-    Ok(ports)
+    Ok((first..=first + (udp - 1) as u16, ports))
 }
