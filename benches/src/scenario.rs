@@ -152,6 +152,12 @@ pub struct Settings<'a> {
     pub threads: usize,
 }
 
+/// Time between the last join and measuring.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// The same where layers are published that nobody watches: a server stops them after some seconds.
+const SETTLE_LAYERS: Duration = Duration::from_secs(8);
+
 /// Runs a scenario against a fresh server.
 ///
 /// # Errors
@@ -162,14 +168,16 @@ pub fn measure(
     settings: &Settings<'_>,
 ) -> anyhow::Result<Cost> {
     let server = Server::start(spec)?;
+    // Where everybody publishes, media begins as they join: as in life, and not of all at once.
+    let watch_each_other = scenario.publishers_subscribe;
     let options = Options {
         rooms: scenario.rooms,
         publishers: scenario.publishers,
         subscribers: scenario.subscribers,
         publishers_subscribe: scenario.publishers_subscribe,
         simulate_speakers: scenario.simulate_speakers,
-        // Speakers that talk in turn are there to load a join storm as well.
-        muted: if scenario.simulate_speakers { Muted::Never } else { Muted::Joining },
+        muted: if watch_each_other { Muted::Never } else { Muted::Joining },
+        settle: if watch_each_other { SETTLE_LAYERS } else { SETTLE },
         audio: scenario.audio,
         video: scenario.video,
         layout: scenario.layout,
