@@ -253,6 +253,39 @@ mod tests {
     }
 
     #[test]
+    fn an_alignment_at_the_limit_is_believed() {
+        let at_limits = [
+            (Transition::Switch, 1_000_000 + 2_020 * MS),
+            (Transition::Resume, 1_000_000 + 20 * MS),
+        ];
+        for (transition, aligned) in at_limits {
+            let (mut munger, t0) = sent(1_000_000);
+            let passed = if transition == Transition::Switch { ms(20) } else { ms(220) };
+            munger.start(t0 + passed, 5, Some(aligned), transition).expect("ahead");
+            assert_eq!(munger.map(t0, 5), aligned, "{transition:?}");
+        }
+    }
+
+    #[test]
+    fn time_passes_from_the_first_packet_of_the_newest_frame() {
+        let (mut munger, t0) = sent(1_000);
+        munger.map(t0 + ms(10), 1_000);
+        assert_eq!(munger.last_sent(), Some((1_000, t0)));
+    }
+
+    #[test]
+    fn a_source_that_has_caught_up_goes_on_over_the_wrap() {
+        let (mut munger, t0) = sent(1_000_000);
+        let aligned = 1_000_000 - 40 * MS;
+        munger.start(t0, 5, Some(aligned), Transition::Switch).expect("tolerated");
+        munger.map(t0, 5);
+        munger.map(t0 + ms(3_000), 5 + 3_000 * MS);
+        let hours_later = 5 + i32::MAX.unsigned_abs() + 1_000;
+        let target = munger.map(t0 + ms(23_860_000), hours_later);
+        assert_eq!(target, munger.target_of(hours_later));
+    }
+
+    #[test]
     fn after_a_pause_the_source_decides_unless_it_is_late() {
         let (mut munger, t0) = sent(1_000_000);
         let later = t0 + ms(10_000);
