@@ -1,8 +1,11 @@
 //! The part of the media engine that the control plane uses, so that tests can record commands
 //! instead of starting workers.
 
+use std::sync::Arc;
+
 use sluice_engine::api::{Command, PeerId, RoomKey, SubscriptionId, TrackId, WorkerId};
 use sluice_engine::{Engine, SendError};
+use sluice_room::MediaHost;
 use sluice_transport::{Candidate, Fingerprint, IceCredentials};
 
 /// Media workers as seen from above.
@@ -59,5 +62,38 @@ impl MediaEngine for Engine {
 
     fn fingerprint(&self) -> Fingerprint {
         Self::fingerprint(self)
+    }
+}
+
+/// The engine as a room sees it.
+pub(crate) struct Host(pub(crate) Arc<dyn MediaEngine>);
+
+impl MediaHost for Host {
+    fn place(&mut self, room: RoomKey) -> WorkerId {
+        self.0.place(room)
+    }
+
+    fn next_peer_id(&mut self, worker: WorkerId) -> PeerId {
+        self.0.next_peer_id(worker)
+    }
+
+    fn next_track_id(&mut self, worker: WorkerId) -> TrackId {
+        self.0.next_track_id(worker)
+    }
+
+    fn next_subscription_id(&mut self, worker: WorkerId) -> SubscriptionId {
+        self.0.next_subscription_id(worker)
+    }
+
+    fn ice_credentials(&mut self, worker: WorkerId) -> IceCredentials {
+        self.0.new_ice_credentials(worker)
+    }
+
+    fn candidates(&self, worker: WorkerId) -> Vec<Candidate> {
+        self.0.candidates(worker)
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        self.0.fingerprint()
     }
 }

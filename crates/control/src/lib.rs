@@ -9,7 +9,9 @@
 
 mod engine;
 mod manager;
+mod registry;
 mod revocation;
+mod room_handle;
 mod session;
 mod task;
 mod telemetry;
