@@ -4,10 +4,19 @@
 
 mod cidr;
 mod document;
+mod error;
+mod http;
 mod keys;
+mod limits;
+mod logging;
+mod media;
+mod prometheus;
+mod room;
+mod rtc;
 mod schema;
 mod services;
 mod turms;
+mod turn;
 mod typed;
 
 use std::collections::BTreeMap;
@@ -15,13 +24,16 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-pub(crate) use document::{Document, Problem, parse_duration};
+pub(crate) use document::{Document, parse_duration};
+pub(crate) use error::ConfigError;
 pub(crate) use keys::{ApiKeys, Secret};
+pub(crate) use logging::LoggingConfig;
+pub(crate) use room::Quality;
+pub(crate) use rtc::{AddressFilter, RtcConfig, UdpPorts};
 pub(crate) use schema::KEYS;
 pub(crate) use services::RoomPresets;
-pub(crate) use typed::{
-    AddressFilter, Config, LoggingConfig, Quality, RtcConfig, TurnLogin, UdpPorts,
-};
+pub(crate) use turn::TurnLogin;
+pub(crate) use typed::Config;
 
 /// Environment variables of the process.
 pub(crate) type Environment = BTreeMap<String, String>;
@@ -67,34 +79,6 @@ impl Flags {
             || self.config.is_some()
             || self.config_body.is_some()
     }
-}
-
-/// Why there is no usable configuration; every variant tells the operator what to do.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
-    /// A file named by the operator cannot be read.
-    #[error("cannot read {what} {path}: {source}")]
-    Read {
-        /// What the file is.
-        what: &'static str,
-        /// Where it should be.
-        path: String,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// The content is wrong.
-    #[error("{}", join(.0))]
-    Problems(Vec<Problem>),
-    /// API keys are missing or unusable.
-    #[error(transparent)]
-    Keys(#[from] keys::KeyError),
-    /// Keys that are right one by one do not work together.
-    #[error("{0}")]
-    Conflict(String),
-}
-
-fn join(problems: &[Problem]) -> String {
-    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Largest configuration that is read, bytes. Real ones have a few KiB.

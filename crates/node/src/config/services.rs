@@ -7,7 +7,8 @@ use sluice_proto::{RoomConfiguration, descriptor_of, json};
 use sluice_signal::{EVENT_NAMES, EventFilter, WebhookConfig, token};
 
 use super::document::parse_duration;
-use super::{ApiKeys, ConfigError, Document, Problem};
+use super::error::{invalid, unknown};
+use super::{ApiKeys, ConfigError, Document};
 
 /// Named settings of rooms.
 pub(crate) type RoomPresets = BTreeMap<String, RoomConfiguration>;
@@ -90,8 +91,7 @@ fn room_preset(path: &str, name: &str, preset: &Value) -> Result<RoomConfigurati
         })
     };
     if let Some(field) = fields.keys().find(|field| !known(field)) {
-        let path = format!("{path}.{field}");
-        return Err(ConfigError::Problems(vec![Problem::Unknown { path, suggestion: None }]));
+        return Err(unknown(format!("{path}.{field}")));
     }
     let config: RoomConfiguration = json::from_json(preset.to_string().as_bytes())
         .map_err(|error| invalid(&path, &format!("a room configuration: {error}")))?;
@@ -101,10 +101,6 @@ fn room_preset(path: &str, name: &str, preset: &Value) -> Result<RoomConfigurati
         )));
     }
     Ok(config)
-}
-
-fn invalid(path: &str, expected: &str) -> ConfigError {
-    ConfigError::Problems(vec![Problem::Value { path: path.into(), expected: expected.into() }])
 }
 
 #[cfg(test)]

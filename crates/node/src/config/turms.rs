@@ -16,8 +16,8 @@ use sluice_turms::jwt::{Algorithm, Expectations, VerifyingKey};
 use sluice_turms::policy::PolicyConfig;
 
 use super::document::parse_duration;
-use super::typed::invalid;
-use super::{ApiKeys, ConfigError, Document, Problem};
+use super::error::{invalid, unknown};
+use super::{ApiKeys, ConfigError, Document};
 
 /// Fewest bytes of the secret shared with the plugin: the output size of HMAC-SHA-256.
 const MIN_EVENT_SECRET: usize = 32;
@@ -186,10 +186,7 @@ fn jwt_key(item: &Map<String, Value>, shape: &str) -> Result<VerifyingKey, Confi
 
 fn known_keys(item: &Map<String, Value>, path: &str, known: &[&str]) -> Result<(), ConfigError> {
     match item.keys().find(|key| !known.contains(&key.as_str())) {
-        Some(key) => Err(ConfigError::Problems(vec![Problem::Unknown {
-            path: format!("{path}.{key}"),
-            suggestion: None,
-        }])),
+        Some(key) => Err(unknown(format!("{path}.{key}"))),
         None => Ok(()),
     }
 }
