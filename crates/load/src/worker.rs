@@ -169,13 +169,13 @@ impl Loop {
                 continue;
             }
             let mut now = Instant::now();
+            // What is to be expected is known before it comes.
+            if events.iter().any(|event| event.token() == WAKER) && !self.take_commands(now) {
+                return;
+            }
             for event in &events {
                 let id = event.token().0;
-                if event.token() == WAKER {
-                    if !self.take_commands(now) {
-                        return;
-                    }
-                } else if let Some(connection) = self.connections.get_mut(&id) {
+                if let Some(connection) = self.connections.get_mut(&id) {
                     // Packets of a long batch did not arrive when it began.
                     now = Instant::now();
                     if event.is_writable() {

@@ -86,12 +86,12 @@ impl Participant {
         let sdp = answer(&description, &local);
         let (r#type, id) = ("answer".to_owned(), offer.id);
         let reply = SessionDescription { r#type, sdp, id, ..SessionDescription::default() };
-        signal.send(Request::Answer(reply)).await?;
         // The offerer controls, unless it is lite (RFC 8445 §6.1.1).
         self.start(SignalTarget::Subscriber, &description, description.ice_lite);
+        // Media may follow the answer at once.
         let (options, tracks) = self.expected(&description);
         self.worker().send(Command::Expect(self.subscriber_id(), options, tracks));
-        Ok(())
+        signal.send(Request::Answer(reply)).await
     }
 
     fn expected(&self, offer: &Description) -> (ReceiveOptions, Vec<ExpectedTrack>) {
