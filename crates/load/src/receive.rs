@@ -27,6 +27,8 @@ const CLAIMED_BPS: u64 = 50_000_000;
 
 /// The P bit of an RTP header.
 const PADDING_BIT: u8 = 0x20;
+/// Most bytes of padding: their number is one byte (RFC 3550 §5.1).
+const MAX_PADDING: usize = 255;
 
 /// A track that the server's offer says it will send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,8 +129,7 @@ impl Receiver {
         let ssrc = view.ssrc();
         let (seq, timestamp, marker) = (view.sequence_number(), view.timestamp(), view.marker());
         let arrival = Arrival { now, seq, timestamp, marker };
-        // Padding marks a probe, which carries no frame.
-        let empty = padded || view.payload().len() <= SRTP_OVERHEAD;
+        let sealed_len = view.payload().len();
         self.totals.packets += 1;
         self.totals.bytes += data.len() as u64;
         if let Some(id) = self.options.transport_cc
@@ -152,11 +153,26 @@ impl Receiver {
             }
             return;
         }
+        let may_be_empty = may_be_empty(stream.kind, padded, sealed_len);
+        let looked_into = match may_be_empty {
+            true => match open(now, peer, route, data, &mut self.totals) {
+                Some(payload) => Some(payload),
+                None => return,
+            },
+            false => None,
+        };
+        let empty = looked_into.is_some_and(<[u8]>::is_empty);
         stream.on_packet(arrival, empty, &mut self.totals, measurements);
         if empty || !stream.wants_sample(self.options.sample_every) {
             return;
         }
-        let Some(payload) = open(now, peer, route, data, &mut self.totals) else { return };
+        let payload = match looked_into {
+            Some(payload) => payload,
+            None => match open(now, peer, route, data, &mut self.totals) {
+                Some(payload) => payload,
+                None => return,
+            },
+        };
         let key_frame = match stream.codec {
             Some(codec) if stream.awaits_key_frame() => {
                 PayloadInfo::inspect(codec, payload, marker).key_frame
@@ -262,6 +278,13 @@ impl Receiver {
     }
 }
 
+/// Whether a packet may be a probe, which carries no frame: padding only. Packets of sound never are;
+/// a frame is padded as well, to leave in one run with longer packets.
+fn may_be_empty(kind: StreamKind, padded: bool, sealed_len: usize) -> bool {
+    let padding = if padded && kind == StreamKind::Video { MAX_PADDING } else { 0 };
+    sealed_len <= SRTP_OVERHEAD + padding
+}
+
 /// Authenticates and decrypts one packet; its payload.
 fn open<'a>(
     now: Instant,
@@ -279,5 +302,20 @@ fn open<'a>(
             totals.not_authentic += 1;
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_short_packets_of_video_may_be_probes() {
+        let sealed = |len| SRTP_OVERHEAD + len;
+        assert!(may_be_empty(StreamKind::Video, true, sealed(255)));
+        assert!(!may_be_empty(StreamKind::Video, true, sealed(256)));
+        assert!(!may_be_empty(StreamKind::Video, false, sealed(1)));
+        assert!(!may_be_empty(StreamKind::Audio, true, sealed(80)));
+        assert!(may_be_empty(StreamKind::Audio, false, sealed(0)));
     }
 }
