@@ -307,6 +307,7 @@ class Peer {
             ...pick(entry, ['dtlsState', 'srtpCipher', 'dtlsCipher', 'tlsVersion', 'dtlsRole']),
             protocol: remote?.protocol,
             round_trip_ms: pair?.currentRoundTripTime * 1000,
+            available_bps: pair?.availableOutgoingBitrate,
           };
         }),
         inbound: byType('inbound-rtp').map((entry) => ({
