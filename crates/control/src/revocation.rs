@@ -2,33 +2,32 @@
 //! that is newer than a given moment. Kept in memory, and in a file if the operator names a place
 //! for one: then they outlive the process.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
-use tokio::fs::File;
-use tokio::io::AsyncWriteExt;
+use sluice_journal::{Durability, Journal};
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 
 /// Revocations kept at once; beyond it the oldest ends. Nothing else ends one: how long a token
 /// lives is for its issuer to say.
 const MAX_REVOCATIONS: usize = 100_000;
 
-/// Lines that the file may hold before it is written anew with what still counts.
-const MAX_LINES: usize = 2 * MAX_REVOCATIONS;
-
 /// See the module documentation. Rooms count by name, so that a room made again keeps out whom the
 /// earlier one removed.
 #[derive(Debug, Default)]
 pub struct Revocations {
-    /// By room and identity.
-    entries: DashMap<(String, String), Revocation>,
+    entries: Arc<Entries>,
     last: AtomicU64,
-    store: Option<Store>,
+    journal: Option<Arc<Mutex<Journal>>>,
 }
+
+/// By room and identity.
+type Entries = DashMap<(String, String), Revocation>;
 
 #[derive(Debug, Clone, Copy)]
 struct Revocation {
@@ -38,20 +37,12 @@ struct Revocation {
     order: u64,
 }
 
-/// A line of the file, JSON.
+/// An entry of the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
     room: String,
     identity: String,
     issued_before: u64,
-}
-
-/// A file to which lines are added.
-#[derive(Debug)]
-struct Store {
-    path: PathBuf,
-    /// The file, and how many lines it holds.
-    file: Mutex<(File, usize)>,
 }
 
 impl Revocations {
@@ -61,22 +52,12 @@ impl Revocations {
     /// The file cannot be read or written.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut revocations = Self::default();
-        match std::fs::File::open(path) {
-            Ok(file) => {
-                for line in BufReader::new(file).lines() {
-                    // The last one may be cut short by the end of the process before.
-                    match serde_json::from_str::<Line>(&line?) {
-                        Ok(line) => revocations.note(&line),
-                        Err(error) => tracing::warn!(%error, "a revoked token cannot be read"),
-                    }
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        let unreadable = sluice_journal::read(path, |line: Line| revocations.note(&line))?;
+        if unreadable > 0 {
+            tracing::warn!(unreadable, "revoked tokens that cannot be read are left out");
         }
-        let (file, lines) = revocations.write_anew(path)?;
-        let file = Mutex::new((File::from_std(file), lines));
-        revocations.store = Some(Store { path: path.to_owned(), file });
+        let journal = Journal::create(path, Durability::Machine, living(&revocations.entries))?;
+        revocations.journal = Some(Arc::new(Mutex::new(journal)));
         Ok(revocations)
     }
 
@@ -93,19 +74,11 @@ impl Revocations {
         let (room, identity) = (room.to_owned(), identity.to_owned());
         let line = Line { room, identity, issued_before };
         self.note(&line);
-        let Some(store) = &self.store else { return Ok(()) };
-        let mut file = store.file.lock().await;
-        if file.1 >= MAX_LINES {
-            let (anew, lines) = self.write_anew(&store.path)?;
-            // This revocation is among them.
-            *file = (File::from_std(anew), lines);
-            return Ok(());
-        }
-        let line = written(&line)?;
-        let stored = store_line(&mut file.0, &line).await;
-        // Half a line may stand there now, which would spoil the next one: then all is written anew.
-        file.1 = if stored.is_ok() { file.1 + 1 } else { MAX_LINES };
-        stored
+        let Some(journal) = self.journal.clone() else { return Ok(()) };
+        let mut journal = journal.lock_owned().await;
+        let entries = self.entries.clone();
+        let store = move || journal.append(&line, entries.len(), || living(&entries));
+        spawn_blocking(store).await?
     }
 
     fn note(&self, line: &Line) {
@@ -138,41 +111,19 @@ impl Revocations {
         let holder = (room.to_owned(), identity.to_owned());
         self.entries.get(&holder).is_some_and(|entry| issued_at < entry.issued_before)
     }
-
-    /// Replaces the file by one with what counts, oldest first. Returns it, ready for more, and the
-    /// number of its lines.
-    fn write_anew(&self, path: &Path) -> io::Result<(std::fs::File, usize)> {
-        let mut entries: Vec<_> = self
-            .entries
-            .iter()
-            .map(|entry| {
-                let (room, identity) = entry.key().clone();
-                (entry.order, Line { room, identity, issued_before: entry.issued_before })
-            })
-            .collect();
-        entries.sort_by_key(|(order, _)| *order);
-        let beside = path.with_extension("new");
-        // Names of participants are nobody else's business.
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        for (_, line) in &entries {
-            file.write_all(&written(line)?)?;
-        }
-        file.sync_all()?;
-        std::fs::rename(&beside, path)?;
-        Ok((file, entries.len()))
-    }
 }
 
-async fn store_line(file: &mut File, line: &[u8]) -> io::Result<()> {
-    file.write_all(line).await?;
-    file.sync_data().await
-}
-
-fn written(line: &Line) -> io::Result<Vec<u8>> {
-    let mut text = serde_json::to_vec(line)?;
-    text.push(b'\n');
-    Ok(text)
+/// What counts, oldest first.
+fn living(entries: &Entries) -> Vec<Line> {
+    let mut lines: Vec<_> = entries
+        .iter()
+        .map(|entry| {
+            let (room, identity) = entry.key().clone();
+            (entry.order, Line { room, identity, issued_before: entry.issued_before })
+        })
+        .collect();
+    lines.sort_by_key(|(order, _)| *order);
+    lines.into_iter().map(|(_, line)| line).collect()
 }
 
 #[cfg(test)]
@@ -195,6 +146,16 @@ mod tests {
         revocations.add("r", "alice", 100).await.unwrap();
         revocations.add("r", "alice", 50).await.unwrap();
         assert!(revocations.covers("r", "alice", 99));
+    }
+
+    #[tokio::test]
+    async fn the_format_of_the_file_is_what_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("revocations.jsonl");
+        let line = r#"{"room":"r","identity":"alice","issued_before":100}"#;
+        std::fs::write(&path, format!("{line}\n")).unwrap();
+        assert!(Revocations::open(&path).unwrap().covers("r", "alice", 99));
+        assert_eq!(std::fs::read_to_string(&path).unwrap().trim_end(), line);
     }
 
     #[tokio::test]

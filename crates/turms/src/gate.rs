@@ -143,7 +143,7 @@ impl TurmsGate {
         if let Some(meeting) = meeting_of(room)
             && !keep.is_zero()
         {
-            self.memory.put(Entry::Cancelled { meeting, until: now + millis(keep) }, now);
+            self.memory.put(&Entry::Cancelled { meeting, until: now + millis(keep) }, now);
         }
     }
 
@@ -156,19 +156,19 @@ impl TurmsGate {
     /// Keeps a user out of a room until the last of their tokens has expired.
     pub fn deny(&self, room: &str, user: UserId, now: UnixMillis) {
         let (room, revocation) = (room.to_owned(), self.revocation(now));
-        self.memory.put(Entry::Denied { room, user, revocation }, now);
+        self.memory.put(&Entry::Denied { room, user, revocation }, now);
     }
 
     /// Tokens that a user has by now make no administrator any more.
     pub fn demote(&self, room: &str, user: UserId, now: UnixMillis) {
         let (room, revocation) = (room.to_owned(), self.revocation(now));
-        self.memory.put(Entry::Demoted { room, user, revocation }, now);
+        self.memory.put(&Entry::Demoted { room, user, revocation }, now);
     }
 
     /// Keeps everybody out of a room who has a token by now.
     pub fn close(&self, room: &str, now: UnixMillis) {
         let (room, revocation) = (room.to_owned(), self.revocation(now));
-        self.memory.put(Entry::Closed { room, revocation }, now);
+        self.memory.put(&Entry::Closed { room, revocation }, now);
     }
 
     /// The earliest issue time, Unix seconds, of a token that counts for this user and room.

@@ -1,31 +1,24 @@
 //! What must outlive a restart, because Turms cannot be asked for it: who was removed from a room
 //! or demoted in it, which rooms and meetings were closed, and whose a meeting is.
 //!
-//! In flow entries, out flow the tables that they fill. With a file every entry is appended to it
-//! as a line of JSON before anybody sees its effect; at the next start the lines are applied again
-//! in their order, and the file is written anew without what has expired.
+//! In flow entries, out flow the tables that they fill. With a file every entry is appended to its
+//! journal before anybody sees its effect; at the next start the entries are applied again in their
+//! order, and what has expired is left out.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::Hash;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
+use sluice_journal::{Durability, Journal, Lock};
 
 use crate::ids::{GroupId, MeetingId, UserId};
 use crate::policy::UnixMillis;
 use crate::stats::TurmsStats;
 use crate::sync_util::lock;
-
-/// The file names users and rooms: its owner alone reads it.
-const FILE_MODE: u32 = 0o600;
-
-/// Lines beyond twice the living entries that make the file be written anew.
-const SPARE_LINES: usize = 10_000;
 
 /// Until when tokens that were issued up to a moment do not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +92,8 @@ pub struct Memory {
 
 struct Held {
     tables: Tables,
-    journal: Option<Journal>,
+    /// The lock keeps two servers from sharing the file.
+    journal: Option<(Journal, Lock)>,
 }
 
 impl fmt::Debug for Memory {
@@ -143,11 +137,10 @@ impl Memory {
     }
 
     /// Remembers an entry. What cannot be written is still known until the process ends.
-    pub(crate) fn put(&self, entry: Entry, now: UnixMillis) {
+    pub(crate) fn put(&self, entry: &Entry, now: UnixMillis) {
         let mut held = lock(&self.held);
         let Held { tables, journal } = &mut *held;
-        let line = line(&entry);
-        if tables.apply(entry, self.max_entries, now) {
+        if tables.apply(entry.clone(), self.max_entries, now) {
             self.stats.tables_full.add();
             tracing::error!(
                 "a table of revocations or meetings is full (`turms.cache.max_entries`)"
@@ -155,8 +148,8 @@ impl Memory {
         }
         // A line of a hundred bytes goes to the page cache: quick enough for this lock, and a
         // process that is killed right after has not lost it.
-        if let Some(journal) = journal
-            && let Err(error) = line.and_then(|line| journal.append(&line, tables))
+        if let Some((journal, _)) = journal
+            && let Err(error) = journal.append(entry, tables.len(), || tables.entries())
         {
             self.stats.state_failures.add();
             tracing::error!(%error, "`turms.state_file` cannot be written: a restart forgets");
@@ -253,103 +246,29 @@ fn insert<K: Clone + Hash + Eq, V>(
     forgot
 }
 
-/// The file, open for appending.
-struct Journal {
-    path: PathBuf,
-    file: File,
-    /// Lines in it. More than any number: it must be written anew.
-    lines: usize,
-    /// Held as long as the process lives, so that two servers cannot share the file.
-    _lock: File,
-}
-
-impl Journal {
-    /// Adds the line of an entry that `tables` hold already.
-    fn append(&mut self, line: &[u8], tables: &Tables) -> io::Result<()> {
-        if self.lines > tables.len() * 2 + SPARE_LINES {
-            return self.rewrite(tables);
-        }
-        let written = self.file.write_all(line);
-        // Half a line may stand there now.
-        self.lines = if written.is_ok() { self.lines + 1 } else { usize::MAX };
-        written
-    }
-
-    /// Writes the file anew; a crash in between leaves the old one.
-    fn rewrite(&mut self, tables: &Tables) -> io::Result<()> {
-        let (file, lines) = write_new(&self.path, tables)?;
-        (self.file, self.lines) = (file, lines);
-        Ok(())
-    }
-}
-
 /// Fills `tables` from the file, if there is one, and writes it anew.
-fn load(path: &Path, tables: &mut Tables, max: usize, now: UnixMillis) -> io::Result<Journal> {
-    let lock = open_options().create(true).append(true).open(beside(path, ".lock"))?;
-    lock.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => io::Error::other("another server uses it"),
-        TryLockError::Error(error) => error,
+fn load(
+    path: &Path,
+    tables: &mut Tables,
+    max: usize,
+    now: UnixMillis,
+) -> io::Result<(Journal, Lock)> {
+    let lock = Lock::take(path)?;
+    let unreadable = sluice_journal::read(path, |entry| {
+        tables.apply(entry, max, now);
     })?;
-    let content = match fs::read(path) {
-        Ok(content) => content,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    let mut unreadable = 0;
-    // A crash may have left half a line at the end, a full disk one in between.
-    for line in content.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        match serde_json::from_slice(line) {
-            Ok(entry) => {
-                tables.apply(entry, max, now);
-            }
-            Err(_) => unreadable += 1,
-        }
-    }
     if unreadable > 0 {
         tracing::warn!(unreadable, "lines of `turms.state_file` that cannot be read are left out");
     }
     tables.forget_expired(now);
-    let (file, lines) = write_new(path, tables)?;
-    Ok(Journal { path: path.to_owned(), file, lines, _lock: lock })
-}
-
-fn write_new(path: &Path, tables: &Tables) -> io::Result<(File, usize)> {
-    let new = beside(path, ".new");
-    let mut content = Vec::new();
-    for entry in tables.entries() {
-        content.extend(line(&entry)?);
-    }
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = open_options().create_new(true).append(true).open(&new)?;
-    file.write_all(&content)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    Ok((file, tables.len()))
-}
-
-fn line(entry: &Entry) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(entry)?;
-    line.push(b'\n');
-    Ok(line)
-}
-
-fn open_options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(FILE_MODE);
-    options
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
+    let journal = Journal::create(path, Durability::Process, tables.entries())?;
+    Ok((journal, lock))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const NOW: UnixMillis = 1_700_000_000_000;
@@ -386,13 +305,13 @@ mod tests {
         let path = directory.path().join("turms.state");
         let memory = open(&path, NOW);
         let revocation = Revocation { issued_up_to_s: NOW / 1000, until: NOW + 1000 };
-        memory.put(denied(7, NOW + 1000), NOW);
-        memory.put(denied(8, NOW + 9000), NOW);
-        memory.put(Entry::Demoted { room: "r".into(), user: user(7), revocation }, NOW);
-        memory.put(Entry::Closed { room: "r".into(), revocation }, NOW);
-        memory.put(made(123_456_789, NOW), NOW);
-        memory.put(made(987_654_321, NOW), NOW);
-        memory.put(Entry::Cancelled { meeting: meeting(987_654_321), until: NOW + 5000 }, NOW);
+        memory.put(&denied(7, NOW + 1000), NOW);
+        memory.put(&denied(8, NOW + 9000), NOW);
+        memory.put(&Entry::Demoted { room: "r".into(), user: user(7), revocation }, NOW);
+        memory.put(&Entry::Closed { room: "r".into(), revocation }, NOW);
+        memory.put(&made(123_456_789, NOW), NOW);
+        memory.put(&made(987_654_321, NOW), NOW);
+        memory.put(&Entry::Cancelled { meeting: meeting(987_654_321), until: NOW + 5000 }, NOW);
         drop(memory);
         {
             let memory = open(&path, NOW + 500);
@@ -410,52 +329,37 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_costs_that_line_alone() {
+    fn the_format_of_the_file_is_what_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("turms.state");
-        let memory = open(&path, NOW);
-        memory.put(denied(7, NOW + 1000), NOW);
-        memory.put(denied(8, NOW + 1000), NOW);
-        drop(memory);
-        let mut content = fs::read(&path).unwrap();
-        content.truncate(content.len() - 9);
-        fs::write(&path, content).unwrap();
-        let memory = open(&path, NOW);
-        assert_eq!(memory.tables().denied.len(), 1);
-        memory.put(denied(9, NOW + 1000), NOW);
-        drop(memory);
-        assert_eq!(open(&path, NOW).tables().denied.len(), 2);
+        let written = [
+            r#"{"what":"denied","room":"r","user":7,"issued_up_to_s":5,"until":9}"#,
+            r#"{"what":"demoted","room":"r","user":7,"issued_up_to_s":5,"until":9}"#,
+            r#"{"what":"closed","room":"r","issued_up_to_s":5,"until":9}"#,
+            r#"{"what":"cancelled","meeting":123456789,"until":9}"#,
+            r#"{"what":"made","meeting":987654321,"creator":1,"user":null,"group":42,"made":3}"#,
+        ];
+        fs::write(&path, written.join("\n")).unwrap();
+        drop(open(&path, 8));
+        let content = fs::read_to_string(&path).unwrap();
+        assert_eq!(content.lines().collect::<Vec<_>>(), written);
     }
 
     #[test]
-    fn two_servers_cannot_share_the_file_and_nobody_else_reads_it() {
-        use std::os::unix::fs::PermissionsExt;
+    fn two_servers_cannot_share_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("turms.state");
         let _memory = open(&path, NOW);
         let second = Memory::open(Some(&path), 3, NOW, Arc::default());
         assert!(second.unwrap_err().contains("another server uses it"));
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    }
-
-    #[test]
-    fn the_file_is_written_anew_before_it_grows_without_end() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("turms.state");
-        let memory = open(&path, NOW);
-        for count in 0..SPARE_LINES as i64 + 100 {
-            memory.put(denied(7, NOW + count), NOW);
-        }
-        assert!(lines(&path) < 200, "{}", lines(&path));
-        assert_eq!(memory.tables().denied.len(), 1);
     }
 
     #[test]
     fn full_tables_forget_what_ends_first_and_the_oldest_meetings() {
         let memory = Memory::open(None, 3, NOW, Arc::default()).unwrap();
         for id in 1..=10 {
-            memory.put(denied(id, NOW + id), NOW);
-            memory.put(made(100_000_000 + id, NOW + id), NOW);
+            memory.put(&denied(id, NOW + id), NOW);
+            memory.put(&made(100_000_000 + id, NOW + id), NOW);
         }
         assert_eq!(memory.tables().denied.len(), 3);
         assert!(memory.tables().denied.contains_key(&("turms:g:42".into(), user(10))));

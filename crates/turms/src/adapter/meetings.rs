@@ -25,7 +25,7 @@ impl Adapter {
         if self.gate.is_cancelled(&room, self.now()) {
             return Err(cancelled());
         }
-        self.memory.put(Entry::Made { meeting: id, facts: meeting }, self.now());
+        self.memory.put(&Entry::Made { meeting: id, facts: meeting }, self.now());
         self.rooms.open(&room, idle, max_participants).await?;
         Ok(())
     }
