@@ -152,15 +152,13 @@ async fn serve_participants<A: RoomApi>(
         }
         "ForwardParticipant" => {
             let request: proto::ForwardParticipantRequest = call.decode()?;
-            allow_destination(caller, &request.room, &request.destination_room)?;
-            check_destination(&request.room, &request.destination_room)?;
+            allow_transfer(caller, &request.room, &request.destination_room)?;
             api.forward_participant(request).await?;
             call.encode(&proto::ForwardParticipantResponse {})
         }
         "MoveParticipant" => {
             let request: proto::MoveParticipantRequest = call.decode()?;
-            allow_destination(caller, &request.room, &request.destination_room)?;
-            check_destination(&request.room, &request.destination_room)?;
+            allow_transfer(caller, &request.room, &request.destination_room)?;
             api.move_participant(request).await?;
             call.encode(&proto::MoveParticipantResponse {})
         }
@@ -195,10 +193,12 @@ async fn remove<A: RoomApi>(
     }
 }
 
-fn check_destination(room: &str, destination: &str) -> Result<(), ApiError> {
+/// Whether a participant may be moved or forwarded from one room to another.
+fn allow_transfer(caller: &Caller, room: &str, destination: &str) -> Result<(), TwirpError> {
+    allow_destination(caller, room, destination)?;
     if room == destination {
         let argument = "destination room cannot be the same as source room";
-        return Err(ApiError::Argument { argument, problem: String::new() });
+        return Err(ApiError::Argument { argument, problem: String::new() }.into());
     }
     Ok(())
 }
