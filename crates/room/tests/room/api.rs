@@ -78,16 +78,7 @@ fn a_revoked_publish_permission_ends_the_tracks() {
     world.take(&bob);
     world.take_commands();
     let tokens = world.tokens.len();
-    let request = proto::UpdateParticipantRequest {
-        identity: "alice".into(),
-        permission: Some(proto::ParticipantPermission {
-            can_subscribe: true,
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    world.room.update_participant(world.now, &request).unwrap();
-    world.drain();
+    world.forbid_publishing("alice");
     let heard = world.take(&alice);
     assert_eq!(only!(heard, TrackUnpublished).track_sid, info.sid);
     assert!(!updated(&heard)[0].permission.as_ref().unwrap().can_publish);

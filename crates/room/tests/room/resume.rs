@@ -24,6 +24,16 @@ fn simulate(scenario: Scenario) -> Request {
     Request::Simulate(proto::SimulateScenario { scenario: Some(scenario) })
 }
 
+/// Bob has heard everything so far; Alice's receiving connection has just failed.
+fn world_with_a_failed_connection() -> (World, Client, Client) {
+    let mut world = World::new();
+    let bob = world.join_active("bob");
+    let alice = world.join_active("alice");
+    world.take(&bob);
+    world.fail(world.subscriber_peer(&alice));
+    (world, alice, bob)
+}
+
 #[test]
 fn a_resume_replays_the_state_and_restarts_ice() {
     let mut world = World::new();
@@ -182,11 +192,7 @@ fn sync_state_with_unknown_tracks_ends_in_a_full_reconnect() {
 
 #[test]
 fn a_failed_connection_is_resumed_and_nobody_sees_a_departure() {
-    let mut world = World::new();
-    let bob = world.join_active("bob");
-    let alice = world.join_active("alice");
-    world.take(&bob);
-    world.fail(world.subscriber_peer(&alice));
+    let (mut world, alice, bob) = world_with_a_failed_connection();
     world.advance_ms(3000);
     let resumed = world.join_with(resume_params(&alice));
     let heard = world.take(&resumed);
@@ -202,11 +208,7 @@ fn a_failed_connection_is_resumed_and_nobody_sees_a_departure() {
 
 #[test]
 fn a_resume_whose_connections_stay_away_ends_the_session() {
-    let mut world = World::new();
-    let bob = world.join_active("bob");
-    let alice = world.join_active("alice");
-    world.take(&bob);
-    world.fail(world.subscriber_peer(&alice));
+    let (mut world, alice, bob) = world_with_a_failed_connection();
     let resumed = world.join_with(resume_params(&alice));
     world.answer_pending(&resumed);
     world.take(&resumed);
@@ -220,11 +222,7 @@ fn a_resume_whose_connections_stay_away_ends_the_session() {
 
 #[test]
 fn a_full_reconnect_after_a_failed_connection_shows_no_departure_in_between() {
-    let mut world = World::new();
-    let bob = world.join_active("bob");
-    let alice = world.join_active("alice");
-    world.take(&bob);
-    world.fail(world.subscriber_peer(&alice));
+    let (mut world, alice, bob) = world_with_a_failed_connection();
     world.advance_ms(3000);
     world.forget_peers(&alice);
     world.join_active("alice");

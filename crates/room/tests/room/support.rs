@@ -363,6 +363,20 @@ impl World {
         self.signal(client, Request::Offer(offer));
     }
 
+    /// Takes everything from a participant but the right to subscribe.
+    pub(crate) fn forbid_publishing(&mut self, identity: &str) {
+        let request = proto::UpdateParticipantRequest {
+            identity: identity.into(),
+            permission: Some(proto::ParticipantPermission {
+                can_subscribe: true,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        self.room.update_participant(self.now, &request).unwrap();
+        self.drain();
+    }
+
     /// Publishes a microphone or camera on the publisher connection.
     pub(crate) fn publish(&mut self, client: &Client, kind: Kind) -> (proto::TrackInfo, TrackId) {
         let info = self.add_track(client, kind.request("cid"));

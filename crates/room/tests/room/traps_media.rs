@@ -334,16 +334,7 @@ fn trap_26_only_what_the_server_did_is_told_to_the_publisher() {
     let alice = world.join_active("alice");
     let (info, _) = world.publish(&alice, Kind::Camera);
     world.take(&alice);
-    let request = proto::UpdateParticipantRequest {
-        identity: "alice".into(),
-        permission: Some(proto::ParticipantPermission {
-            can_subscribe: true,
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    world.room.update_participant(world.now, &request).unwrap();
-    world.drain();
+    world.forbid_publishing("alice");
     assert_eq!(only!(world.take(&alice), TrackUnpublished).track_sid, info.sid);
 }
 
