@@ -144,6 +144,9 @@ fn write_anew<E: Serialize>(
     file.write_all(&content)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
+    // The name must last as well, or what is appended later is lost with the power.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
     Ok((file, lines))
 }
 
