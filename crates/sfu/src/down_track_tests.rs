@@ -1,7 +1,9 @@
 use sluice_rtp::NtpTime;
 use sluice_rtp::codec::PayloadInfo;
 
+use super::repair::PADDING_AGE;
 use super::*;
+use crate::history::TrackHistory;
 use crate::test_util::{epoch, media_packet};
 
 const FIRST: u16 = 65_530;
