@@ -18,9 +18,6 @@ use super::{BandwidthEstimator, BweConfig, BweStats, NetworkState, PacketSent};
 
 /// Time between looks at what is due.
 const PROCESS_INTERVAL: Duration = Duration::from_millis(50);
-/// Feedback, which is a look at it as well, comes sooner than this (libwebrtc
-/// `remote_estimator_proxy.cc`: 250 ms at most).
-const FEEDBACK_INTERVAL: Duration = Duration::from_millis(250);
 /// After this time without anything sent there is nothing to look at.
 const IDLE: Duration = Duration::from_secs(2);
 /// Feedback that does not come for this long while packets are underway: the path may be dead.
@@ -248,8 +245,7 @@ impl BandwidthEstimator for SendSideEstimator {
         let wanting = self.desired_bps > self.estimate_bps;
         let last_sent = self.last_sent?;
         let idle = !wanting && self.next_process > last_sent + IDLE;
-        let feedback = self.last_results.map(|at| at + FEEDBACK_INTERVAL);
-        (!idle).then_some(feedback.map_or(self.next_process, |at| at.max(self.next_process)))
+        (!idle).then_some(self.next_process)
     }
 
     fn poll_probe(&mut self, _now: Instant) -> Option<ProbeCluster> {
