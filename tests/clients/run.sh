@@ -10,7 +10,7 @@
 #     tests/clients/run.sh soak [--minutes N] [--participants N]
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-./setup.sh || exit 1
+./setup.sh "${1:-all}" || exit 1
 python=.venv/bin/python
 export PYTHONDONTWRITEBYTECODE=1 CLIENT_TEST_LOGS="${CLIENT_TEST_LOGS:-/tmp/sluice-client-tests}"
 
