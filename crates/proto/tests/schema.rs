@@ -110,17 +110,32 @@ fn livekit_descriptors() -> DescriptorPool {
     DescriptorPool::from_file_descriptor_set(set).expect("LiveKit's descriptors are valid")
 }
 
-/// Where cargo keeps the sources of the `livekit-protocol` that these tests are built with.
+/// Where cargo keeps the sources of the `livekit-protocol` that these tests are built with. Only what
+/// is built here need be there: packages for other systems may never have been fetched.
 fn livekit_protocol_folder() -> PathBuf {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--offline", "--manifest-path"])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-        .output()
-        .expect("cargo runs");
+    let version = cargo(&["-vV"]);
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host");
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let output = cargo(&[
+        "metadata",
+        "--format-version=1",
+        "--offline",
+        "--filter-platform",
+        host,
+        "--manifest-path",
+        manifest,
+    ]);
     let metadata: serde_json::Value =
-        serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
+        serde_json::from_str(&output).expect("cargo metadata is JSON");
     let packages = metadata["packages"].as_array().expect("packages");
     let package = packages.iter().find(|package| package["name"] == "livekit-protocol");
     let manifest = package.and_then(|package| package["manifest_path"].as_str());
     PathBuf::from(manifest.expect("a dev-dependency")).with_file_name("")
+}
+
+/// What cargo says.
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO")).args(arguments).output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
 }
