@@ -304,3 +304,46 @@ fn what_was_given_is_the_sum_of_the_layers() {
     assert_eq!(bench.allocator.desired_bps(), 1_740_000);
     assert!(bench.allocator.is_deficient());
 }
+
+#[test]
+fn what_is_a_little_too_much_waits_for_the_key_frame_of_the_lower_layer() {
+    let mut bench = Bench::new(true, &[camera()]);
+    assert_eq!(bench.at(0, 600_000).of(0), up_to(1, 3));
+    bench.at(3_000, 450_000);
+    let last = bench.told.last().expect("told").1.allocation;
+    assert_eq!(last, Allocation::UpTo { spatial: 1, temporal: 1, urgent: false });
+}
+
+#[test]
+fn new_rates_alone_wait_for_their_turn() {
+    let mut bench = Bench::new(true, &[camera()]);
+    assert_eq!(bench.at(0, 600_000).of(0), up_to(1, 3));
+    let mut dearer = CAMERA;
+    dearer.0[1] = row(250_000, 375_000, 900_000);
+    bench.allocator.set_stream(0, demand(StreamKind::Camera, dearer));
+    assert_eq!(bench.at(100, 600_000).of(0), up_to(1, 3));
+    assert_eq!(bench.at(300, 600_000).of(0), up_to(1, 1));
+}
+
+#[test]
+fn an_estimate_that_moves_far_does_not_wait() {
+    let mut bench = Bench::new(true, &[camera()]);
+    assert_eq!(bench.at(0, 502_000).of(0), up_to(1, 1));
+    assert_eq!(bench.at(50, 1_900_000).of(0), up_to(2, 3));
+}
+
+#[test]
+fn an_estimate_that_falls_a_little_does_not_wait_where_too_much_is_sent() {
+    let mut bench = Bench::new(true, &[camera()]);
+    assert_eq!(bench.at(0, 530_000).of(0), up_to(1, 3));
+    assert_eq!(bench.at(2_100, 530_000).of(0), up_to(1, 3));
+    assert_eq!(bench.at(2_150, 480_000).of(0), up_to(1, 1));
+}
+
+#[test]
+fn the_lowest_step_is_kept_beyond_what_fits() {
+    let mut bench = Bench::new(true, &[camera()]);
+    assert_eq!(bench.at(0, 100_000).of(0), up_to(0, 0));
+    assert_eq!(bench.at(3_000, 60_000).of(0), up_to(0, 0));
+    assert_eq!(bench.at(6_000, 50_000).of(0), Allocation::Paused);
+}
