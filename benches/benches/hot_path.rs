@@ -17,7 +17,9 @@ use sluice_sfu::{
     BodyPool, DownTrack, DownTrackConfig, DownTrackSettings, MediaPacket, ReceivePayloadType,
     StreamBinding, TrackHistory, TrackReceiver, TrackReceiverConfig, TwccReceiver,
 };
-use sluice_transport::srtp::{SrtpProfile, SrtpReceiver, SrtpSender, split_keying_material};
+use sluice_transport::srtp::{
+    SrtpProfile, SrtpReceiver, SrtpSender, StreamSlot, split_keying_material,
+};
 
 /// Payload of a full video packet, bytes.
 const PAYLOAD: usize = 1150;
@@ -75,14 +77,14 @@ fn srtp(c: &mut Criterion) {
         let template = packet(0);
         let header_len = RtpView::parse(&template).expect("a valid packet").header_len();
         let len = template.len();
-        let mut number = 0u16;
+        let (mut number, mut slot) = (0u16, StreamSlot::default());
         let mut seal = move |buffer: &mut Vec<u8>| {
             buffer.clear();
             buffer.extend_from_slice(&template);
             buffer.resize(len + 16, 0);
             buffer[2..4].copy_from_slice(&number.to_be_bytes());
             number = number.wrapping_add(1);
-            sender.seal_rtp(buffer, header_len, len).expect("a fresh index")
+            sender.seal_rtp(&mut slot, buffer, header_len, len).expect("a fresh index")
         };
         let mut buffer = Vec::with_capacity(2048);
         c.bench_function(&format!("copy and seal, {}", profile.as_str()), |b| {

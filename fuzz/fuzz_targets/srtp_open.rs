@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sluice_transport::srtp::{
-    OpenError, SrtpProfile, SrtpReceiver, SrtpSender, split_keying_material,
+    OpenError, SrtpProfile, SrtpReceiver, SrtpSender, StreamSlot, split_keying_material,
 };
 
 const PROFILES: [SrtpProfile; 3] =
@@ -38,7 +38,9 @@ fn rtp(sender: &mut SrtpSender, receiver: &mut SrtpReceiver, packet: &[u8], dama
     }
     let mut sealed = packet.to_vec();
     sealed.resize(packet.len() + 16, 0);
-    let len = sender.seal_rtp(&mut sealed, header_len, packet.len()).expect("a first index");
+    let mut slot = StreamSlot::default();
+    let sealing = sender.seal_rtp(&mut slot, &mut sealed, header_len, packet.len());
+    let len = sealing.expect("a first index");
     sealed.truncate(len);
 
     let mut damaged = sealed.clone();

@@ -5,7 +5,7 @@
 use sluice_rtp::ext::write_transport_cc;
 use sluice_rtp::{ExtensionKind, RtpHeaderWriter};
 use sluice_transport::peer::SRTP_OVERHEAD;
-use sluice_transport::{Peer, SealError};
+use sluice_transport::{Peer, SealError, StreamSlot};
 
 use sluice_net::SendArena;
 
@@ -117,7 +117,8 @@ impl Writer<'_> {
         let header_len =
             header.write(&extensions[..count], tail).map_err(|_| SealError::Malformed)?;
         packet.fill(&mut tail[header_len..header_len + payload_len]);
-        let len = self.peer.seal_rtp(tail, header_len, header_len + payload_len)?;
+        let mut slot = StreamSlot::default();
+        let len = self.peer.seal_rtp(&mut slot, tail, header_len, header_len + payload_len)?;
         self.arena.commit(len);
         Ok(payload_len)
     }

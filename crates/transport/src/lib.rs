@@ -15,7 +15,7 @@ mod types;
 
 pub use dtls::DtlsIdentity;
 pub use peer::{
-    DropReason, FailureReason, Peer, PeerEvent, PeerParams, Received, Route, SealError,
+    DropReason, FailureReason, Peer, PeerEvent, PeerParams, Received, Route, SealError, StreamSlot,
 };
 pub use sctp::{ChannelId, ChannelSpec, Reliability, SendError};
 pub use types::{

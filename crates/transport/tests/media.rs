@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{CLIENT, Setting, World, addr, udp};
-use sluice_transport::{DropReason, SealError};
+use sluice_transport::{DropReason, SealError, StreamSlot};
 use str0m::Event;
 use str0m::media::MediaKind;
 use str0m::rtp::{RtpWrite, Ssrc};
@@ -137,5 +137,6 @@ fn nothing_is_sealed_before_the_handshake() {
     let mut buf = server_packet(1, b"x");
     let len = buf.len();
     buf.resize(len + 16, 0);
-    assert_eq!(world.server.seal_rtp(&mut buf, 12, len), Err(SealError::NotConnected));
+    let sealed = world.server.seal_rtp(&mut StreamSlot::default(), &mut buf, 12, len);
+    assert_eq!(sealed, Err(SealError::NotConnected));
 }

@@ -139,7 +139,7 @@ impl Core {
                     self.stats.rtx_out += u64::from(entry.rtx_seq.is_some());
                     self.stats.forwarded += u64::from(entry.rtx_seq.is_none());
                     if let Some(down) = self.downs.get_mut(down) {
-                        down.wire.note_sent(now, entry.form.seq, entry.rtx_seq);
+                        down.wire.note_sent(now, entry.form.seq, entry.rtx_seq, written.slot);
                     }
                 }
                 None => self.stats.drop_one(DropCause::Seal),
@@ -176,7 +176,7 @@ impl Core {
                 Some(written) => {
                     self.outbox.commit(written.sealed_len);
                     note_written(state, &mut self.stats, &written);
-                    down.wire.note_sent(now, seq, Some(seq));
+                    down.wire.note_sent(now, seq, Some(seq), written.slot);
                     self.stats.fillers_out += 1;
                     congestion.on_sent(now, written.twcc_seq, written.len, probe);
                 }

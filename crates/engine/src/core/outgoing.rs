@@ -5,7 +5,7 @@ use sluice_rtp::ext::{ExtensionKind, write_transport_cc};
 use sluice_rtp::packet::{MAX_PADDING, RtpHeaderWriter, RtpView, mark_padded, write_padding};
 use sluice_rtp::rtx::{OSN_LEN, write_osn};
 use sluice_sfu::{ByteRange, Forwarded, MediaPacket};
-use sluice_transport::Peer;
+use sluice_transport::{Peer, StreamSlot};
 
 use crate::core::track::Wire;
 
@@ -104,6 +104,8 @@ pub(super) struct Written {
     pub(super) len: usize,
     pub(super) padding: usize,
     pub(super) sealed_len: usize,
+    /// Where the transport keeps the state of the stream.
+    pub(super) slot: StreamSlot,
     /// The transport-wide number that it carries.
     pub(super) twcc_seq: Option<u16>,
 }
@@ -167,8 +169,9 @@ impl Outgoing<'_> {
             mark_padded(tail);
             len += padding;
         }
-        let sealed_len = transport.seal_rtp(tail, header_len, len).ok()?;
-        Some(Written { len, padding, sealed_len, twcc_seq: self.twcc_seq() })
+        let mut slot = self.wire.slot(self.rtx_seq.is_some());
+        let sealed_len = transport.seal_rtp(&mut slot, tail, header_len, len).ok()?;
+        Some(Written { len, padding, sealed_len, slot, twcc_seq: self.twcc_seq() })
     }
 
     fn twcc_seq(&self) -> Option<u16> {
@@ -272,8 +275,9 @@ impl Padding<'_> {
         let padding = usize::from(self.len);
         let len = header_len + padding;
         write_padding(tail.get_mut(header_len..len)?)?;
-        let sealed_len = transport.seal_rtp(tail, header_len, len).ok()?;
-        Some(Written { len, padding, sealed_len, twcc_seq })
+        let mut slot = self.wire.slot(true);
+        let sealed_len = transport.seal_rtp(&mut slot, tail, header_len, len).ok()?;
+        Some(Written { len, padding, sealed_len, slot, twcc_seq })
     }
 }
 

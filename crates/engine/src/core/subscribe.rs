@@ -248,6 +248,7 @@ impl Wire {
             send_mid: true,
             last_seq: None,
             last_rtx_seq: None,
+            slots: Default::default(),
         }
     }
 }

@@ -188,7 +188,7 @@ fn the_numbering_of_an_ssrc_goes_on_when_its_subscription_is_renewed() {
     let track = world.publish(publisher, 10);
     world.subscribe(receiver, track, 77);
     let (now, key) = (world.now, world.core.subscription_ids[&SubscriptionId::new(WORKER, 77)]);
-    world.core.downs[key].wire.note_sent(now, 41_000, None);
+    world.core.downs[key].wire.note_sent(now, 41_000, None, Default::default());
     world.command(Command::Unsubscribe { subscription: SubscriptionId::new(WORKER, 77) });
     world.subscribe(receiver, track, 77);
     let key = world.core.subscription_ids[&SubscriptionId::new(WORKER, 77)];

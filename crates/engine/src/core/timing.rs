@@ -67,7 +67,10 @@ impl Core {
             state.transport.handle_timeout(now);
             self.mark_dirty(peer);
         }
-        self.settle_congestion(now, peer);
+        let congestion = self.peers.get(peer).and_then(|state| state.congestion.as_ref());
+        if congestion.and_then(|congestion| congestion.poll_timeout()).is_some_and(|at| at <= now) {
+            self.settle_congestion(now, peer);
+        }
         self.update_liveness(now, peer);
         self.write_feedback(now, peer);
         self.write_reports(now, peer);

@@ -14,6 +14,7 @@ use sluice_sfu::meter::{LayerRates, TrackMeter};
 use sluice_sfu::{
     AudioLevelObserver, DownTrack, LayerSet, PlayoutDelayControl, TrackHistory, TrackReceiver,
 };
+use sluice_transport::StreamSlot;
 
 use crate::api::{
     PublishedTrack, RoomKey, SenderParams, SubscriptionId, SubscriptionSettings, TrackId, WorkerId,
@@ -201,6 +202,8 @@ pub(crate) struct Wire {
     /// Highest numbers sent so far.
     pub(crate) last_seq: Option<u16>,
     pub(crate) last_rtx_seq: Option<u16>,
+    /// Where the transport keeps the state of the media and of the RTX stream.
+    pub(crate) slots: [StreamSlot; 2],
 }
 
 impl Wire {
@@ -224,8 +227,20 @@ impl Wire {
         }
     }
 
+    /// Where the transport keeps the state of a stream.
+    pub(crate) fn slot(&self, is_rtx: bool) -> StreamSlot {
+        self.slots[usize::from(is_rtx)]
+    }
+
     /// Notes the numbers of a packet that was sealed.
-    pub(crate) fn note_sent(&mut self, now: Instant, seq: u16, rtx_seq: Option<u16>) {
+    pub(crate) fn note_sent(
+        &mut self,
+        now: Instant,
+        seq: u16,
+        rtx_seq: Option<u16>,
+        slot: StreamSlot,
+    ) {
+        self.slots[usize::from(rtx_seq.is_some())] = slot;
         if let (Some(playout), None) = (&mut self.playout, rtx_seq) {
             playout.on_sent(now, seq);
         }

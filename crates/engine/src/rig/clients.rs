@@ -10,7 +10,7 @@ use sluice_rtp::packet::RtpHeaderWriter;
 use sluice_rtp::rtcp::{ReportBlock, write};
 use sluice_sfu::TwccReceiver;
 use sluice_transport::stun::{BindingRequest, IceRole, IntegrityKey};
-use sluice_transport::{IceCredentials, Peer, Route, TransportProto};
+use sluice_transport::{IceCredentials, Peer, Route, StreamSlot, TransportProto};
 
 use crate::api::{PayloadType, PeerId, TrackId};
 use crate::rig::{SERVER, WORKER};
@@ -31,12 +31,14 @@ pub(super) struct Client {
     /// Transport-wide number of the next packet that arrives.
     next_arrival: u16,
     arrivals: TwccReceiver,
+    slot: StreamSlot,
 }
 
 impl Client {
     /// `check` is the connectivity check that it repeats.
     pub(super) fn new(peer: Peer, id: PeerId, route: Route, check: Vec<u8>) -> Self {
-        Self { peer, id, route, check, next_arrival: 0, arrivals: TwccReceiver::new(1) }
+        let (arrivals, slot) = (TwccReceiver::new(1), StreamSlot::default());
+        Self { peer, id, route, check, next_arrival: 0, arrivals, slot }
     }
 
     /// Seals a packet of media into `packet`.
@@ -65,7 +67,7 @@ impl Client {
             let start = [0x90, 0x80, picture[0], picture[1], u8::from(number > 0)];
             packet[header_len..header_len + start.len()].copy_from_slice(&start);
         }
-        let sealed = self.peer.seal_rtp(packet, header_len, header_len + len);
+        let sealed = self.peer.seal_rtp(&mut self.slot, packet, header_len, header_len + len);
         packet.truncate(sealed.expect("a connected client seals"));
     }
 

@@ -31,7 +31,7 @@ enum Fate {
 #[derive(Debug, Clone, Copy)]
 struct Record {
     sent_us: i64,
-    size: u32,
+    size: u16,
     probe: Option<u16>,
     fate: Fate,
 }
@@ -118,7 +118,7 @@ impl SentHistory {
         }
         let record = Record {
             sent_us: self.last_sent.1,
-            size: packet.size as u32,
+            size: packet.size.try_into().unwrap_or(u16::MAX),
             probe: packet.probe,
             fate: Fate::Underway,
         };
@@ -173,6 +173,7 @@ impl SentHistory {
             if !was_lost {
                 self.in_flight = self.in_flight.saturating_sub(u64::from(size));
             }
+            let size = u32::from(size);
             results.push(PacketResult { seq, sent_us, arrival_us, size, probe, was_lost });
         }
         self.advance_oldest();

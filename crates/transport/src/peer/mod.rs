@@ -19,7 +19,7 @@ use sluice_rtp::demux::{DatagramKind, classify};
 pub use api::{DropReason, FailureReason, PeerEvent, PeerParams, Received, Route};
 
 pub use crate::ice::{ICE_CONNECT_TIMEOUT, ICE_DISCONNECTED, ICE_FAILED};
-pub use crate::srtp::SealError;
+pub use crate::srtp::{SealError, StreamSlot};
 
 use crate::dtls::{DtlsError, DtlsIdentity, DtlsOutput, DtlsSession, fingerprint_of};
 use crate::ice::{IceAgent, IceEvent};
@@ -235,14 +235,16 @@ impl Peer {
 
     /// Encrypts the RTP packet `buf[..len]` in place; `buf` has room for [`SRTP_OVERHEAD`] more.
     /// Returns the new length. Indices are never reused: a retransmission on the original SSRC is
-    /// refused, send the sealed bytes again or use RTX.
+    /// refused, send the sealed bytes again or use RTX. `slot` is what the last call for this SSRC left
+    /// there.
     pub fn seal_rtp(
         &mut self,
+        slot: &mut StreamSlot,
         buf: &mut [u8],
         header_len: usize,
         len: usize,
     ) -> Result<usize, SealError> {
-        self.sender()?.seal_rtp(buf, header_len, len)
+        self.sender()?.seal_rtp(slot, buf, header_len, len)
     }
 
     /// Encrypts the RTCP compound packet `buf` in place; it grows by at most [`SRTCP_OVERHEAD`].

@@ -199,12 +199,24 @@ fn acceptable(window: &IndexWindow, index: u64) -> Result<u64, OpenError> {
     if index < SRTP_INDEX_END && window.is_new(index) { Ok(index) } else { Err(OpenError::Replay) }
 }
 
+/// Where a sender keeps the state of one stream. A guess: a wrong one costs a search and is corrected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamSlot(u32);
+
+/// What was sent of one SSRC.
+#[derive(Debug)]
+struct OutgoingStream {
+    ssrc: u32,
+    window: IndexWindow,
+}
+
 /// Seals what we send.
 #[derive(Debug)]
 pub struct SrtpSender {
     rtp: Cipher,
     rtcp: Cipher,
-    windows: FxHashMap<u32, IndexWindow>,
+    streams: Vec<OutgoingStream>,
+    slots: FxHashMap<u32, StreamSlot>,
     /// One counter for all SSRCs: unique per key, and rising per SSRC as RFC 3711 §3.2.1 asks.
     next_rtcp_index: u32,
 }
@@ -215,7 +227,8 @@ impl SrtpSender {
         Ok(Self {
             rtp: Cipher::new(profile, &kdf::rtp_keys(profile, master)?)?,
             rtcp: Cipher::new(profile, &kdf::rtcp_keys(profile, master)?)?,
-            windows: FxHashMap::default(),
+            streams: Vec::new(),
+            slots: FxHashMap::default(),
             next_rtcp_index: 0,
         })
     }
@@ -225,8 +238,11 @@ impl SrtpSender {
     /// The rollover counter follows the sequence numbers per SSRC. A late packet (up to
     /// [`index::WINDOW`] behind) is sealed if its index was not used; a used index is refused
     /// even for identical bytes, because header extensions of a retransmission differ.
+    ///
+    /// `slot` is what this function left in it when it sealed a packet of this SSRC before.
     pub fn seal_rtp(
         &mut self,
+        slot: &mut StreamSlot,
         buf: &mut [u8],
         header_len: usize,
         len: usize,
@@ -237,10 +253,10 @@ impl SrtpSender {
         }
         let seq = be16(buf, 2).ok_or(SealError::Malformed)?;
         let ssrc = be32(buf, 8).ok_or(SealError::Malformed)?;
-        if self.windows.len() >= MAX_OUTGOING_STREAMS && !self.windows.contains_key(&ssrc) {
-            return Err(SealError::TooManyStreams);
+        if self.streams.get(slot.0 as usize).is_none_or(|stream| stream.ssrc != ssrc) {
+            *slot = self.slot_of(ssrc)?;
         }
-        let window = self.windows.entry(ssrc).or_default();
+        let window = &mut self.streams[slot.0 as usize].window;
         let index = window.estimate(seq).ok_or(SealError::IndexReused)?;
         if index >= SRTP_INDEX_END {
             return Err(SealError::KeyExhausted);
@@ -251,6 +267,20 @@ impl SrtpSender {
         // Before the cipher runs: an index counts as used whatever happens next.
         window.mark(index);
         self.rtp.seal_rtp(ssrc, index, header_len, len, buf).map_err(|_| SealError::Malformed)
+    }
+
+    /// Where the state of an SSRC is, as of now if there is none.
+    fn slot_of(&mut self, ssrc: u32) -> Result<StreamSlot, SealError> {
+        if let Some(slot) = self.slots.get(&ssrc) {
+            return Ok(*slot);
+        }
+        if self.streams.len() >= MAX_OUTGOING_STREAMS {
+            return Err(SealError::TooManyStreams);
+        }
+        let slot = StreamSlot(self.streams.len() as u32);
+        self.streams.push(OutgoingStream { ssrc, window: IndexWindow::default() });
+        self.slots.insert(ssrc, slot);
+        Ok(slot)
     }
 
     /// Encrypts the RTCP compound packet `buf` in place; it grows by at most 20 bytes.

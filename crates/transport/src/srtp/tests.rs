@@ -48,7 +48,7 @@ const HEADER_LEN: usize = 24;
 fn seal(sender: &mut SrtpSender, packet: &[u8]) -> Result<Vec<u8>, SealError> {
     let mut buf = packet.to_vec();
     buf.resize(packet.len() + 16, 0);
-    let len = sender.seal_rtp(&mut buf, HEADER_LEN, packet.len())?;
+    let len = sender.seal_rtp(&mut StreamSlot::default(), &mut buf, HEADER_LEN, packet.len())?;
     buf.truncate(len);
     Ok(buf)
 }
@@ -255,8 +255,10 @@ fn a_buffer_without_room_for_the_tag_is_refused() {
     let (mut sender, _) = pair(SrtpProfile::AeadAes128Gcm);
     let mut packet = rtp(1, 5, b"x");
     let len = packet.len();
-    assert_eq!(sender.seal_rtp(&mut packet, HEADER_LEN, len), Err(SealError::Malformed));
-    assert_eq!(sender.seal_rtp(&mut packet, len + 1, len), Err(SealError::Malformed));
+    for header_len in [HEADER_LEN, len + 1] {
+        let sealed = sender.seal_rtp(&mut StreamSlot::default(), &mut packet, header_len, len);
+        assert_eq!(sealed, Err(SealError::Malformed));
+    }
 }
 
 proptest! {

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sluice_transport::{
     ChannelId, ChannelSpec, DropReason, DtlsIdentity, Fingerprint, HashAlgorithm, IceCredentials,
-    Peer, PeerEvent, PeerParams, Received, RemoteParams, Route, SctpParams, Setup, TransportProto,
+    Peer, PeerEvent, PeerParams, Received, RemoteParams, Route, SctpParams, Setup, StreamSlot,
+    TransportProto,
 };
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
@@ -295,7 +296,8 @@ impl World {
     pub fn send_rtp(&mut self, packet: &[u8]) {
         let mut buf = packet.to_vec();
         buf.resize(packet.len() + 16, 0);
-        let len = self.server.seal_rtp(&mut buf, 12, packet.len()).unwrap();
+        let len =
+            self.server.seal_rtp(&mut StreamSlot::default(), &mut buf, 12, packet.len()).unwrap();
         buf.truncate(len);
         let route = self.server.selected_route().unwrap();
         self.put(Direction::ToClient, route.remote, buf);
