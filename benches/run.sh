@@ -46,7 +46,7 @@ if wanted micro; then
     section "Micro-benchmarks: steps of the packet path"
     printf '| step | time | range |\n| --- | --- | --- |\n' | tee -a "$page"
     # Criterion prints a name, on its own line if it is long, and then `time: [low estimate high]`.
-    cargo bench -q -p sluice-benches --bench hot_path -- "${micro[@]}" 2>/dev/null | awk '
+    cargo bench -q -p sluice-benches --bench hot_path -- "${micro[@]}" 2> >(grep -v "^Benchmarking" >&2) | awk '
         /time:/ {
             if ($1 != "time:") { name = $1; for (i = 2; $i != "time:"; i++) name = name " " $i }
             match($0, /\[.*\]/); split(substr($0, RSTART + 1, RLENGTH - 2), t, " ")
