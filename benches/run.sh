@@ -53,7 +53,7 @@ if wanted micro; then
             printf "| %s | **%s %s** | %s %s .. %s %s |\n", name, t[3], t[4], t[1], t[2], t[5], t[6]
             next
         }
-        NF && !/:|^ / { name = $0 }' | tee -a "$page"
+        NF && !/^( |Found )/ { name = $0 }' | tee -a "$page"
 fi
 if wanted instructions; then
     section "Instructions per packet"

@@ -137,6 +137,13 @@ pub struct Cost {
     pub report: Report,
 }
 
+impl Cost {
+    /// Whether packets came: what one of them costs says something.
+    pub fn has_media(&self) -> bool {
+        self.report.received.packets > 0
+    }
+}
+
 /// How to run a scenario.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings<'a> {

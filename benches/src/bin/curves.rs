@@ -162,16 +162,17 @@ fn fit(points: &[Cost], of: impl Fn(&Cost) -> (f64, f64)) -> Option<Fit> {
 }
 
 fn row(cost: &Cost) -> Vec<String> {
+    let media = |text: String| if cost.has_media() { text } else { "-".to_owned() };
     vec![
         cost.name.clone(),
         cost.participants.to_string(),
-        format!("{:.0}", cost.packets_per_second),
+        media(format!("{:.0}", cost.packets_per_second)),
         format!("{:.1}", cost.server_core_percent),
-        format!("{:.2}", cost.cpu_us_per_packet),
+        media(format!("{:.2}", cost.cpu_us_per_packet)),
         format!("{:.2}", cost.cpu_ms_per_join),
         format!("{:.0}", cost.rss_kib_per_participant * cost.participants as f64 / 1024.0),
-        format!("{:.2}", cost.latency_p99_ms),
-        format!("{:.4}", cost.loss_percent),
+        media(format!("{:.2}", cost.latency_p99_ms)),
+        media(format!("{:.4}", cost.loss_percent)),
     ]
 }
 

@@ -79,7 +79,7 @@ const HEADER: [&str; 12] = [
 
 fn row(name: &str, costs: &[Cost]) -> Vec<String> {
     let of = |f: fn(&Cost) -> f64| median(&costs.iter().map(f).collect::<Vec<_>>());
-    let has_media = costs.iter().any(|cost| cost.report.received.packets > 0);
+    let has_media = costs.iter().any(Cost::has_media);
     let media = |text: String| if has_media { text } else { "-".to_owned() };
     vec![
         name.to_owned(),
