@@ -114,11 +114,14 @@ impl Seen {
         let whole = Rates::of(&self.packets)?;
         let told = (self.bytes + self.lost_bytes) as f64;
         let is_lossy = self.cluster.skip_bytes > 0 && self.lost_bytes as f64 > MAX_LOST * told;
-        let fitted = whole.is_fit() && !is_lossy;
+        // Jitter makes the few packets of a short probe late too.
+        let fits =
+            |rates: &Rates, whole: bool| rates.is_fit() || (whole && rates.longer_us <= ON_TIME.1);
+        let fitted = fits(&whole, true) && !is_lossy;
         let (passed, bucket) = if fitted { (0, None) } else { self.passed_at_once() };
         let skip = self.skipped().max(passed);
         let rates = Rates::of(&self.packets[skip..]).unwrap_or(whole);
-        let fitted = rates.is_fit() && !is_lossy;
+        let fitted = fits(&rates, skip == 0) && !is_lossy;
         let bps = match fitted {
             true => rates.arrival.min(rates.send),
             false => UTILISATION * rates.arrival,
@@ -161,6 +164,8 @@ impl Seen {
 struct Rates {
     send: f64,
     arrival: f64,
+    /// How much longer the packets took to arrive than to be sent, microseconds.
+    longer_us: i64,
 }
 
 impl Rates {
@@ -174,7 +179,8 @@ impl Rates {
         };
         let send = rate(bytes - u64::from(newest.size), newest.sent_us - oldest_us)?;
         let arrival = rate(bytes - u64::from(first.size), last.arrival_us - first.arrival_us)?;
-        (arrival <= MAX_RATIO * send).then_some(Self { send, arrival })
+        let longer_us = last.arrival_us - first.arrival_us - (newest.sent_us - oldest_us);
+        (arrival <= MAX_RATIO * send).then_some(Self { send, arrival, longer_us })
     }
 
     fn is_fit(&self) -> bool {
@@ -220,6 +226,12 @@ mod tests {
     #[test]
     fn a_probe_that_does_not_fit_has_a_little_less_than_the_paths() {
         assert_eq!(measured(4_000, 8_000), Some((950_000, false)));
+    }
+
+    #[test]
+    fn jitter_of_a_short_probe_is_no_full_path() {
+        // Six packets within 20 ms that take 2.5 ms longer to arrive.
+        assert_eq!(measured(4_000, 4_500), Some((1_777_777, true)));
     }
 
     #[test]
