@@ -6,7 +6,7 @@ mod congestion;
 
 use std::time::Duration;
 
-use congestion::{Flow, FlowConfig, ms, seeds};
+use congestion::{Flow, FlowConfig, Measured, ms, seeds};
 use sluice_sim::{LinkConfig, Loss};
 
 fn link(rate_bps: u64) -> LinkConfig {
@@ -61,33 +61,29 @@ fn steps_of_the_link_are_followed() {
     }
 }
 
-#[test]
-fn random_loss_does_not_collapse_the_estimate() {
+/// What 4 Mbit/s over this link come to with each seed, from 15 to 45 seconds, judged by `holds`.
+fn measure(link: LinkConfig, holds: impl Fn(&Measured) -> bool) {
     for seed in seeds() {
-        let config = LinkConfig { loss: Loss::Uniform(0.05), ..link(2_000_000) };
-        let mut flow = Flow::new(FlowConfig::twcc(4_000_000), config, seed);
+        let mut flow = Flow::new(FlowConfig::twcc(4_000_000), link, seed);
         flow.run_for(ms(15_000));
         flow.start_measuring();
         flow.run_for(ms(30_000));
         let seen = flow.measured();
         println!("seed {seed}: {seen:?} {:?}", flow.stats());
-        assert!(seen.utilisation >= 0.6, "seed {seed}: {seen:?} {:?}", flow.stats());
-        assert!(seen.standing_p95 <= ms(100), "seed {seed}: {seen:?}");
+        assert!(holds(&seen), "seed {seed}: {seen:?} {:?}", flow.stats());
     }
 }
 
 #[test]
+fn random_loss_does_not_collapse_the_estimate() {
+    let lossy = LinkConfig { loss: Loss::Uniform(0.05), ..link(2_000_000) };
+    measure(lossy, |seen| seen.utilisation >= 0.6 && seen.standing_p95 <= ms(100));
+}
+
+#[test]
 fn jitter_is_not_taken_for_a_queue() {
-    for seed in seeds() {
-        let config = LinkConfig { jitter: ms(60), ..link(2_000_000) };
-        let mut flow = Flow::new(FlowConfig::twcc(4_000_000), config, seed);
-        flow.run_for(ms(15_000));
-        flow.start_measuring();
-        flow.run_for(ms(30_000));
-        let seen = flow.measured();
-        println!("seed {seed}: {seen:?} {:?}", flow.stats());
-        assert!(seen.utilisation >= 0.7, "seed {seed}: {seen:?} {:?}", flow.stats());
-    }
+    let jittery = LinkConfig { jitter: ms(60), ..link(2_000_000) };
+    measure(jittery, |seen| seen.utilisation >= 0.7);
 }
 
 #[test]
