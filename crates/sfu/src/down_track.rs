@@ -236,14 +236,22 @@ impl DownTrack {
     /// Changes what the receiver wants.
     pub fn set_settings(&mut self, now: Instant, settings: DownTrackSettings) {
         self.settings = settings;
-        self.on_goal_changed(now, false);
+        _ = self.on_goal_changed(now, false);
     }
 
-    /// Changes what the receiver's network can carry.
-    pub fn set_allocation(&mut self, now: Instant, allocation: Allocation) {
+    /// Changes what the receiver's network can carry. Returns whether a layer was left at once for
+    /// want of it: then packets of the track that wait in the pacer are in the way of the key frame
+    /// that the receiver needs, and are dropped (see [`count_left`](Self::count_left)).
+    pub fn set_allocation(&mut self, now: Instant, allocation: Allocation) -> bool {
         self.allocation = allocation;
         let urgent = matches!(allocation, Allocation::UpTo { urgent: true, .. });
-        self.on_goal_changed(now, urgent);
+        self.on_goal_changed(now, urgent)
+    }
+
+    /// Counts packets that waited in the pacer when their layer was left. To the receiver they are lost,
+    /// and not sent again.
+    pub fn count_left(&mut self, packets: u64) {
+        self.dropped.count_many(DropReason::LayerLeft, packets);
     }
 
     /// Notes a sender report of the publisher.
@@ -493,22 +501,25 @@ impl DownTrack {
         Some(goal)
     }
 
-    fn on_goal_changed(&mut self, now: Instant, urgent: bool) {
+    /// Returns whether a layer above the goal was left at once.
+    fn on_goal_changed(&mut self, now: Instant, urgent: bool) -> bool {
         let Some(goal) = self.goal() else {
             self.selector.stop(now);
-            return;
+            return false;
         };
         let above = self.current_layer().is_some_and(|current| current > goal.spatial);
         if above {
             self.lowered = Some(now);
         }
-        if urgent && above && !self.selector.can_step_down(&goal) {
+        let leaves = urgent && above && !self.selector.can_step_down(&goal);
+        if leaves {
             self.selector.stop(now);
             self.needs_key_frame = true;
         }
         // A new wish is asked for at once, not after the interval of the old one.
         self.key_frame_asked = None;
         self.note_layer_distance(now);
+        leaves
     }
 
     fn awaited_layer(&self) -> Option<u8> {

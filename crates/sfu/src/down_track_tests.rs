@@ -423,6 +423,21 @@ fn padding_repeats_only_what_can_no_longer_wait_in_the_pacer() {
 }
 
 #[test]
+fn only_a_layer_that_is_left_at_once_makes_what_waits_worthless() {
+    let mut f = Fixture::new(Codec::H264);
+    f.seq(0, &key(2, 100, 0)).expect("starts");
+    let mut limit = |spatial, urgent| {
+        f.down.set_allocation(f.t0, Allocation::UpTo { spatial, temporal: 3, urgent })
+    };
+    assert!(!limit(1, false));
+    assert!(!limit(2, true));
+    assert!(limit(1, true));
+    assert!(!limit(0, true), "nothing is being sent any more");
+    f.down.count_left(3);
+    assert_eq!(f.down.dropped().get(DropReason::LayerLeft), 3);
+}
+
+#[test]
 fn what_was_lost_of_a_layer_left_for_want_of_bandwidth_is_not_sent_again() {
     let mut f = Fixture::new(Codec::H264);
     f.source_report(2, 0, 0, 0);

@@ -36,11 +36,13 @@ pub enum DropReason {
     NoGap,
     /// The layer's timestamps would step back by more than a receiver tolerates.
     TimestampBehind,
+    /// It waited for its turn when its layer was left for want of bandwidth.
+    LayerLeft,
 }
 
 impl DropReason {
     /// Number of reasons.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 17;
 
     /// All reasons, in the order of their counters.
     pub const ALL: [Self; Self::COUNT] = [
@@ -60,6 +62,7 @@ impl DropReason {
         Self::CodecMismatch,
         Self::NoGap,
         Self::TimestampBehind,
+        Self::LayerLeft,
     ];
 
     /// Label for metrics, `snake_case`.
@@ -81,6 +84,7 @@ impl DropReason {
             Self::CodecMismatch => "codec_mismatch",
             Self::NoGap => "no_gap",
             Self::TimestampBehind => "timestamp_behind",
+            Self::LayerLeft => "layer_left",
         }
     }
 }
@@ -93,6 +97,11 @@ impl DropCounters {
     /// Counts one packet.
     pub fn count(&mut self, reason: DropReason) {
         self.0[reason as usize] += 1;
+    }
+
+    /// Counts several packets.
+    pub fn count_many(&mut self, reason: DropReason, packets: u64) {
+        self.0[reason as usize] += packets;
     }
 
     /// Packets dropped for `reason`.

@@ -4,7 +4,8 @@
 //! brings. What would flood the path is a key frame several times the size of other frames, sent to
 //! a receiver with little bandwidth: beyond a burst that the path takes in its stride, video waits
 //! in a bounded queue and drains at a multiple of the estimate. Audio and retransmissions never
-//! wait. Nothing is dropped: what the queue cannot hold leaves at once.
+//! wait. What the queue cannot hold leaves at once; what waits is dropped only if its layer is left.
+//! While a long queue on the path drains, nothing bursts: what would not fit there waits here.
 //!
 //! Probes are timed here: while one runs, media counts as part of it, and padding fills it up.
 
@@ -20,6 +21,12 @@ const PACING_FACTOR: f64 = 1.25;
 const BURST: Duration = Duration::from_millis(40);
 /// ... within these limits, bytes: four packets; libwebrtc's burst cap.
 const BURST_BYTES: (f64, f64) = (4_800.0, 63_000.0);
+/// Below this share of the estimate that is usable, so much waits on the path that the next burst, mostly
+/// the key frame of a lower layer, might not fit its queue: it is spread over the time that it takes
+/// anyway. Two flows that share a path stay above it most of the time.
+const FULL_SHARE: f64 = 0.7;
+/// The burst then, bytes: one packet.
+const BURST_OF_FULL: f64 = 1_200.0;
 /// Packets that wait at most, and how long: a frame later than this is worth less than its
 /// smoothness.
 const MAX_QUEUED: usize = 256;
@@ -100,6 +107,10 @@ struct Queued<T> {
 pub struct Pacer<T> {
     rate: f64,
     burst: f64,
+    /// Whether so much waits on the path that a burst might not fit.
+    full: bool,
+    /// Whether a layer was left, and what it put on the path still drains.
+    left: bool,
     /// Bytes sent beyond the pacing rate.
     debt: f64,
     /// Bytes that may be retransmitted, per second and at the moment.
@@ -118,6 +129,8 @@ impl<T> Pacer<T> {
         let mut pacer = Self {
             rate: 0.0,
             burst: 0.0,
+            full: false,
+            left: false,
             debt: 0.0,
             retransmission_rate: 0.0,
             retransmission_credit: MIN_RETRANSMISSION_BURST,
@@ -131,12 +144,28 @@ impl<T> Pacer<T> {
         pacer
     }
 
-    /// Takes a new estimate and what of it is usable now, bits per second.
+    /// Takes a new estimate and what of it is usable now, bits per second. If that is less, a queue on
+    /// the path drains: no time for probes, and if it is long, none for bursts.
     pub fn set_rates(&mut self, now: Instant, estimate_bps: u64, usable_bps: u64) {
         self.settle(now);
         self.retransmission_rate = usable_bps as f64 / 8.0 * RETRANSMISSION_SHARE;
-        self.rate = (estimate_bps as f64 * PACING_FACTOR / 8.0).max(1.0);
-        self.burst = (self.rate * BURST.as_secs_f64()).clamp(BURST_BYTES.0, BURST_BYTES.1);
+        let draining = usable_bps < estimate_bps;
+        if draining {
+            self.cancel_probes();
+        }
+        self.left &= draining;
+        let full = self.left || (usable_bps as f64) < FULL_SHARE * estimate_bps as f64;
+        let factor = if full { 1.0 } else { PACING_FACTOR };
+        self.rate = (estimate_bps as f64 * factor / 8.0).max(1.0);
+        if full {
+            self.burst = BURST_OF_FULL;
+            // What a burst owes already waits on the path.
+            self.debt = if self.full { self.debt } else { self.debt.min(self.burst) };
+        } else {
+            let burst = self.rate * BURST.as_secs_f64();
+            self.burst = burst.clamp(BURST_BYTES.0, BURST_BYTES.1);
+        }
+        self.full = full;
     }
 
     /// Offers a packet. Returns it if it leaves now; else it waits, and
@@ -245,6 +274,12 @@ impl<T> Pacer<T> {
         }
     }
 
+    fn cancel_probes(&mut self) {
+        while !self.probes.is_empty() {
+            self.cancel_probe();
+        }
+    }
+
     /// When [`poll`](Self::poll) has something.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let queued = self.queue.front().map(|first| self.turn_of(first));
@@ -262,10 +297,14 @@ impl<T> Pacer<T> {
         self.stats
     }
 
-    /// Forgets what waits, for a subscription that ended: keeps the items that `keep` says.
-    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+    /// Makes way for the key frame of a lower layer: drops of what waits all but the items that `keep`
+    /// says, and lets nothing burst until the queue on the path has drained. Returns how many.
+    pub fn make_way(&mut self, mut keep: impl FnMut(&T) -> bool) -> u64 {
+        self.left = true;
+        let before = self.queue.len();
         self.queue.retain(|queued| keep(&queued.item));
         self.queued_bytes = self.queue.iter().map(|queued| queued.size).sum();
+        (before - self.queue.len()) as u64
     }
 
     /// Pays the debt of the time that passed.
@@ -452,6 +491,45 @@ mod tests {
         assert!((3_750..5_500).contains(&bytes), "{bytes} bytes");
         assert!((13..=20).contains(&last), "{last} ms");
         assert_eq!(pacer.poll_timeout(), None);
+    }
+
+    #[test]
+    fn into_a_full_path_nothing_bursts_and_nothing_is_probed() {
+        let t0 = epoch();
+        let mut pacer = Pacer::new(t0, 600_000);
+        assert_eq!(push_frame(&mut pacer, t0, 4).len(), 4);
+        let cluster = ProbeCluster {
+            id: 1,
+            bitrate_bps: 1_000_000,
+            min_bytes: 20_000,
+            min_packets: 5,
+            min_duration: ms(15),
+            skip_bytes: 0,
+        };
+        pacer.start_probe(t0, cluster);
+        pacer.set_rates(t0 + ms(100), 300_000, 200_000);
+        assert_eq!(pacer.stats().abandoned_probes, 1);
+        let t1 = t0 + ms(200);
+        assert_eq!(push_frame(&mut pacer, t1, 3), [0]);
+        // One packet each 32 ms, at the estimate.
+        let left: Vec<u64> = drain(&mut pacer, t1, 100).iter().map(|(at, _)| *at).collect();
+        assert_eq!(left, [0, 32]);
+    }
+
+    #[test]
+    fn way_is_made_for_a_lower_layer_until_the_queue_has_drained() {
+        let t0 = epoch();
+        let mut pacer = Pacer::new(t0, 300_000);
+        push_frame(&mut pacer, t0, 10);
+        let waiting = pacer.queued().0;
+        assert_eq!(pacer.make_way(|packet| *packet == 9) as usize, waiting - 1);
+        assert_eq!(pacer.queued(), (1, 1_200));
+        pacer.set_rates(t0 + ms(500), 300_000, 290_000);
+        assert!(matches!(pacer.poll(t0 + ms(500)), Some(Paced::Packet(9))));
+        assert_eq!(push_frame(&mut pacer, t0 + ms(500), 3), [0], "a queue drains");
+        pacer.set_rates(t0 + ms(1_000), 300_000, 300_000);
+        while pacer.poll(t0 + ms(1_000)).is_some() {}
+        assert_eq!(push_frame(&mut pacer, t0 + ms(1_000), 3), [0, 1, 2], "none does");
     }
 
     #[test]

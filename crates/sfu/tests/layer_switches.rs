@@ -57,8 +57,8 @@ fn apply(call: &mut Call, change: Change, settings: &mut DownTrackSettings) {
             let limit = Allocation::UpTo { spatial, temporal, urgent };
             call.viewers[0].down.set_allocation(now, limit);
         }
-        Change::Unlimited => call.viewers[0].down.set_allocation(now, Allocation::Unlimited),
-        Change::Starve => call.viewers[0].down.set_allocation(now, Allocation::Paused),
+        Change::Unlimited => _ = call.viewers[0].down.set_allocation(now, Allocation::Unlimited),
+        Change::Starve => _ = call.viewers[0].down.set_allocation(now, Allocation::Paused),
         Change::Publish { layer, active } => call.camera.set_active(layer, active),
     }
 }

@@ -41,7 +41,7 @@ fn watch(camera: &Vp8Config, seed: u64) -> Result<Record, String> {
                 let limit = Allocation::UpTo { spatial, temporal, urgent };
                 call.viewers[0].down.set_allocation(now, limit);
             }
-            3 => call.viewers[0].down.set_allocation(now, Allocation::Paused),
+            3 => _ = call.viewers[0].down.set_allocation(now, Allocation::Paused),
             4 => call.camera.set_active(usize::from(spatial), rng.random()),
             _ => {
                 let enabled = rng.random_range(0..4) > 0;

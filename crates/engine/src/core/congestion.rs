@@ -428,7 +428,13 @@ impl Core {
 
     fn apply_allocation(&mut self, now: Instant, change: Change<DownKey>) {
         let Some(down) = self.downs.get_mut(change.stream) else { return };
-        down.track.set_allocation(now, change.allocation);
+        if down.track.set_allocation(now, change.allocation) {
+            let state = self.peers.get_mut(down.peer);
+            if let Some(congestion) = state.and_then(|state| state.congestion.as_mut()) {
+                let is_other = |held: &Held| held.egress.down != change.stream;
+                down.track.count_left(congestion.pacer.make_way(is_other));
+            }
+        }
         self.stats.allocation_changes += 1;
         if let Some(state) = change.state {
             let paused = state == StreamState::Paused;

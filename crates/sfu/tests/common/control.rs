@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sluice_rtp::ext::write_transport_cc;
-use sluice_rtp::packet::RtpHeaderWriter;
+use sluice_rtp::packet::{RtpHeaderWriter, RtpView};
 use sluice_rtp::rtcp::TransportFeedback;
 use sluice_sfu::allocator::{Allocator, AllocatorConfig, StreamDemand, StreamKind, StreamState};
 use sluice_sfu::bwe::{BandwidthEstimator, BweConfig, PacketSent, SendSideEstimator};
@@ -114,11 +114,14 @@ impl Control {
         }
         self.allocator.set_estimate(Some((estimate, usable)));
         self.allocator.set_proven(self.estimator.proven_bps(now));
-        let state = &mut self.state;
+        let (state, pacer) = (&mut self.state, &mut self.pacer);
         self.allocator.allocate(now, |change| match (change.stream, &mut sound) {
-            (MICROPHONE, Some(sound)) => sound.set_allocation(now, change.allocation),
+            (MICROPHONE, Some(sound)) => _ = sound.set_allocation(now, change.allocation),
             _ => {
-                down.set_allocation(now, change.allocation);
+                if down.set_allocation(now, change.allocation) {
+                    let ssrc = down.config().ssrc;
+                    down.count_left(pacer.make_way(|packet| !is_of(packet, ssrc)));
+                }
                 *state = change.state.unwrap_or(*state);
             }
         });
@@ -165,6 +168,11 @@ impl Control {
         self.estimator.on_packet_sent(now, PacketSent { transport_seq: seq, size, probe });
         link.send(now, bytes);
     }
+}
+
+/// Whether a packet belongs to the stream.
+fn is_of(packet: &[u8], ssrc: u32) -> bool {
+    RtpView::parse(packet).is_ok_and(|packet| packet.ssrc() == ssrc)
 }
 
 fn demand(kind: StreamKind, rates: LayerRates) -> StreamDemand {
