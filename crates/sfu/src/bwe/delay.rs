@@ -17,6 +17,10 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(2);
 /// Share of what arrives that is sent while a standing queue drains, a short and a long one.
 const DRAIN_SHARE: (f64, f64) = (0.85, 0.75);
 
+/// Share of the measured rate of a path that has become slower (as of a probe that did not fit). Its queue
+/// drains by what is usable of that.
+const UTILISATION: f64 = 0.95;
+
 /// What a long one is.
 const LONG_QUEUE: Duration = Duration::from_millis(120);
 
@@ -91,15 +95,21 @@ impl DelayBased {
     ) -> bool {
         let state = self.trendline.state();
         let standing = std::mem::take(&mut self.standing);
-        if standing == Standing::Long {
+        let target = match standing {
+            Standing::Slower { bps } => Some(bps as f64 * UTILISATION),
+            Standing::Long => {
+                // Nothing measured yet and too much already.
+                let arriving = bottleneck_bps.unwrap_or(self.aimd.bitrate_bps() / 2);
+                let long = self.queue.delay() >= LONG_QUEUE;
+                let share = if long { DRAIN_SHARE.1 } else { DRAIN_SHARE.0 };
+                Some(arriving as f64 * share)
+            }
+            Standing::Short | Standing::No => None,
+        };
+        if let Some(target) = target {
             self.was_over = true;
             self.overuses += 1;
-            // Nothing measured yet and too much already.
-            let arriving = bottleneck_bps.unwrap_or(self.aimd.bitrate_bps() / 2);
-            let long = self.queue.delay() >= LONG_QUEUE;
-            let share = if long { DRAIN_SHARE.1 } else { DRAIN_SHARE.0 };
-            let target = (arriving as f64 * share) as u64;
-            self.aimd.set_bitrate(now, target.min(self.aimd.bitrate_bps()));
+            self.aimd.set_bitrate(now, (target as u64).min(self.aimd.bitrate_bps()));
             return false;
         }
         // A key frame makes a trend too. If its queue is already gone, it was no overuse.
@@ -130,7 +140,9 @@ impl DelayBased {
             Some(probe) => self.aimd.set_bitrate(now, probe.bps),
             None => self.aimd.update(now, state, delay, acked_bps),
         }
-        state == NetworkState::Normal && std::mem::take(&mut self.was_over)
+        // One message is enough to see a path become slower, but not for its queue to drain.
+        let is_over = state == NetworkState::Normal && !self.queue.is_long();
+        is_over && std::mem::take(&mut self.was_over)
     }
 
     /// Lowers the estimate from outside.

@@ -10,6 +10,7 @@
 pub mod acked;
 pub mod aimd;
 pub mod alr;
+pub mod busy_period;
 pub mod delay;
 pub mod history;
 pub mod inter_arrival;

@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::busy_period::BusyPeriod;
 use super::history::PacketResult;
 
 /// Delay above the least that is too much, microseconds (LiveKit: 50 ms is congestion, 20 ms is
@@ -52,6 +53,11 @@ pub enum Standing {
     Short,
     /// To send less than arrives, at once.
     Long,
+    /// The path has become slower: to send no more than this, bits per second.
+    Slower {
+        /// Rate of the path.
+        bps: u64,
+    },
 }
 
 /// The detector.
@@ -70,6 +76,7 @@ pub struct StandingQueue {
     peak_us: i64,
     queue_us: i64,
     usual_us: i64,
+    busy: BusyPeriod,
     truce_until: Option<Instant>,
 }
 
@@ -87,7 +94,10 @@ impl StandingQueue {
         let Some(delay) = delays.min() else { return Standing::No };
         self.note(now, delay);
         let base = self.least.iter().flatten().min().copied().unwrap_or(delay);
-        let before_us = std::mem::replace(&mut self.queue_us, delay - base);
+        let slower = self.busy.on_results(results, base, estimate_bps);
+        // The shortest delay of a message says little of a queue that has just begun to grow.
+        let queue_us = slower.map_or(delay - base, |slower| slower.waited_us);
+        let before_us = std::mem::replace(&mut self.queue_us, queue_us);
         self.peak_us = self.peak_us.max(self.queue_us);
         let shortest_us = self.shortest_us(estimate_bps, acked_bps);
         let step = if self.queue_us > self.usual_us { USUAL_STEPS_US.0 } else { -USUAL_STEPS_US.1 };
@@ -103,7 +113,8 @@ impl StandingQueue {
         let worse = long && self.answered == Standing::Short;
         let again = worse || self.decreased.is_none_or(|at| now >= at + DECREASE_INTERVAL);
         let truce = self.truce_until.is_some_and(|until| now < until);
-        let grows = long && now > since && self.queue_us > before_us + GROWING_US;
+        let grows =
+            slower.is_some() || (long && now > since && self.queue_us > before_us + GROWING_US);
         let short = self.queue_us < FAR_TOO_LONG_US && now < since + PATIENCE;
         let patient = short && !grows;
         if patient || !again || truce {
@@ -130,7 +141,11 @@ impl StandingQueue {
             }
             self.futile = 0;
         }
-        self.answered = if long { Standing::Long } else { Standing::Short };
+        self.answered = match slower {
+            Some(slower) => Standing::Slower { bps: slower.bps },
+            None if long => Standing::Long,
+            None => Standing::Short,
+        };
         self.answered
     }
 
