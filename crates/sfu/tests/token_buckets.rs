@@ -8,19 +8,36 @@ use std::time::Duration;
 use common::{Call, each_seed, ms, tell};
 use sluice_sim::{Camera, LinkConfig, vp8, vp9};
 
-/// Buckets, bytes: none, two packets, a frame, many frames. Each seed has its own.
-const BUCKETS: [usize; 4] = [0, 3_200, 8_000, 16_000];
+/// What runs with a bucket keep to.
+struct Limits {
+    /// Bytes: none, two packets, a frame, many frames.
+    bucket: usize,
+    /// Longest freeze at a step down, ms.
+    freeze_ms: u64,
+    /// Lost to the queue of a link to which the layer has settled, share of packets.
+    lost: f64,
+    /// Share of runs that may exceed [`FREEZE_MS`] or [`LOST`], within the two above.
+    unlucky: f64,
+}
+
+const FREEZE_MS: u64 = 500;
+const LOST: f64 = 0.03;
+
+/// Each seed has the next one. Behind a bucket some runs are unlucky: it was half empty when a probe
+/// measured it, or it lets pass the first packets of a layer that does not fit, so that the first
+/// feedback shows nothing. Seen with the first 600 seeds: with 8 kB one run of 150 froze for 570 ms, with
+/// 16 kB three in a hundred for up to 596 ms, and up to 9 % were lost.
+#[rustfmt::skip]
+const LIMITS: [Limits; 4] = [
+    Limits { bucket: 0,      freeze_ms: FREEZE_MS, lost: LOST, unlucky: 0.0 },
+    Limits { bucket: 3_200,  freeze_ms: FREEZE_MS, lost: LOST, unlucky: 0.0 },
+    Limits { bucket: 8_000,  freeze_ms: 600,       lost: 0.05, unlucky: 0.05 },
+    Limits { bucket: 16_000, freeze_ms: 650,       lost: 0.09, unlucky: 0.10 },
+];
 /// Rates of the link in turn, bits per second, the layer that fits, and the time until no higher one is
 /// sent, or until it is.
 const STEPS: [(u64, u8, u64); 4] =
     [(4_000_000, 2, 8_000), (600_000, 1, 2_000), (300_000, 0, 2_000), (4_000_000, 2, 8_000)];
-/// Longest freeze at a step down, and what is lost to the queue of a link to which the layer has settled.
-const MAX_FREEZE: Duration = Duration::from_millis(500);
-const MAX_LOST: f64 = 0.03;
-/// The same of unlucky runs: an attempt at a higher layer is just underway when the link steps down, or a
-/// bucket was half empty when it was measured. And the share of them, most with 16 kB at 300 kbit/s.
-const MAX_UNLUCKY: (Duration, f64) = (Duration::from_millis(800), 0.08);
-const UNLUCKY: f64 = 0.1;
 /// Mean of what is lost.
 const MAX_MEAN_LOST: f64 = 0.01;
 
@@ -64,30 +81,29 @@ fn run<C: Camera>(mut call: Call<C>, bucket: usize) -> [Step; 4] {
 }
 
 /// Whether a run keeps to these limits at every step down, and on every stable link.
-fn is_within(steps: &[Step; 4], max_freeze: Duration, max_lost: f64) -> bool {
-    steps[1..3].iter().all(|step| step.freeze <= max_freeze)
+fn is_within(steps: &[Step; 4], freeze_ms: u64, max_lost: f64) -> bool {
+    steps[1..3].iter().all(|step| step.freeze <= ms(freeze_ms))
         && steps.iter().all(|step| step.lost <= max_lost)
 }
 
 /// What is wrong with a run.
-fn judge(bucket: usize, steps: &[Step; 4]) -> Result<(), String> {
+fn judge(limits: &Limits, steps: &[Step; 4]) -> Result<(), String> {
     let settled = |(step, within): (&Step, u64)| step.settled_ms.is_some_and(|at| at <= within);
     let all_settled = steps.iter().zip(STEPS.map(|step| step.2)).all(settled);
-    let (freeze, lost) = if bucket == 0 { (ms(600), MAX_LOST) } else { MAX_UNLUCKY };
-    match all_settled && is_within(steps, freeze, lost) {
+    match all_settled && is_within(steps, limits.freeze_ms, limits.lost) {
         true => Ok(()),
-        false => Err(format!("bucket {bucket}: {steps:?}")),
+        false => Err(format!("bucket {}: {steps:?}", limits.bucket)),
     }
 }
 
 fn follow<C: Camera>(camera: impl Fn(u64) -> Call<C> + Sync) {
     let runs = each_seed(|seed| {
-        let bucket = BUCKETS[seed as usize % BUCKETS.len()];
-        let steps = run(camera(seed), bucket);
-        judge(bucket, &steps)?;
-        Ok((bucket, steps))
+        let limits = &LIMITS[seed as usize % LIMITS.len()];
+        let steps = run(camera(seed), limits.bucket);
+        judge(limits, &steps)?;
+        Ok((limits.bucket, steps))
     });
-    for bucket in BUCKETS {
+    for Limits { bucket, unlucky, .. } in LIMITS {
         let of_bucket = || runs.iter().filter(move |run| run.0 == bucket).map(|run| run.1);
         let count = of_bucket().count() as f64;
         for (index, (rate_bps, ..)) in STEPS.into_iter().enumerate() {
@@ -99,8 +115,8 @@ fn follow<C: Camera>(camera: impl Fn(u64) -> Call<C> + Sync) {
             let lost = of(|s| s.lost).sum::<f64>();
             assert!(lost <= MAX_MEAN_LOST * count.max(10.0), "{what}: {lost} in {count} runs");
         }
-        let unlucky = of_bucket().filter(|steps| !is_within(steps, MAX_FREEZE, MAX_LOST)).count();
-        assert!(unlucky as f64 <= UNLUCKY * count.max(10.0), "bucket {bucket}: {unlucky} unlucky");
+        let seen = of_bucket().filter(|steps| !is_within(steps, FREEZE_MS, LOST)).count();
+        assert!(seen as f64 <= unlucky * count.max(10.0), "bucket {bucket}: {seen} unlucky");
     }
 }
 
