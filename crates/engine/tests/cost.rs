@@ -58,7 +58,7 @@ fn an_idle_subscription_is_small() {
     };
     let peer = taken(0, 1) - taken(0, 0);
     let per_subscription = (taken(TRACKS, 1) - taken(TRACKS, 0) - peer) / TRACKS as i64;
-    assert!(per_subscription < 2_048, "{per_subscription} bytes");
+    assert!(per_subscription < 1_280, "{per_subscription} bytes");
 }
 
 /// Files through which packets go, without I/O and with it.

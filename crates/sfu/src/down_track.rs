@@ -138,7 +138,8 @@ pub struct ReceiverFeedback {
     pub rtt: Option<Duration>,
 }
 
-/// State of one subscription.
+/// State of one subscription. Most of them are quiet at any time, in a large room: what only a flowing
+/// one needs takes memory when it begins to flow.
 #[derive(Debug)]
 pub struct DownTrack {
     config: DownTrackConfig,
@@ -146,33 +147,18 @@ pub struct DownTrack {
     allocation: Allocation,
     source_muted: bool,
     live: LayerSet,
-    selector: LayerSelector,
-    seq: SeqMunger,
-    ts: TsMunger,
-    vp8: Option<Vp8Munger>,
-    sent: SentLog,
     rtx_seq: u16,
-    clocks: SourceClocks,
-    reports: ReportClock,
-    /// Stream that was sent last, also while paused.
-    last_source: Option<(u8, u8)>,
-    refused_switches: u8,
+    selector: LayerSelector,
     key_frame_asked: Option<Instant>,
-    silent_until: Option<Instant>,
-    /// When a higher layer was to be left.
-    lowered: Option<Instant>,
-    /// Only a key frame helps: all that was sent before it is worthless.
-    needs_key_frame: bool,
-    /// Numbers below this are not worth sending again.
-    worthless_below: u64,
-    key_frame_sent: Option<Instant>,
-    packets: u64,
-    octets: u64,
     feedback: ReceiverFeedback,
+    /// From the first packet on, also one of our own.
+    flow: Option<Box<Flow>>,
+    /// From the publisher's first report on.
+    clocks: Option<Box<SourceClocks>>,
     /// Present once it is asked for.
     quality: Option<Box<quality::PathQuality>>,
-    nacks: NackCounters,
-    dropped: DropCounters,
+    /// From the first packet on that is not forwarded.
+    dropped: Option<Box<DropCounters>>,
 }
 
 impl DownTrack {
@@ -191,28 +177,14 @@ impl DownTrack {
             allocation: Allocation::Unlimited,
             source_muted: false,
             live: config.live_layers,
-            selector,
-            seq: SeqMunger::new(config.first_seq),
-            ts: TsMunger::new(config.clock_rate),
-            vp8: (config.codec == Codec::Vp8).then(Vp8Munger::default),
-            sent: SentLog::default(),
             rtx_seq: config.first_rtx_seq,
-            clocks: SourceClocks::default(),
-            reports: ReportClock::default(),
-            last_source: None,
-            refused_switches: 0,
+            selector,
             key_frame_asked: None,
-            silent_until: None,
-            lowered: None,
-            needs_key_frame: false,
-            worthless_below: 0,
-            key_frame_sent: None,
-            packets: 0,
-            octets: 0,
             feedback: ReceiverFeedback::default(),
+            flow: None,
+            clocks: None,
             quality: None,
-            nacks: NackCounters::default(),
-            dropped: DropCounters::default(),
+            dropped: None,
             config,
         }
     }
@@ -225,12 +197,12 @@ impl DownTrack {
     /// Lets timestamps go on after another subscription of the same SSRC: the newest one that it
     /// sent, and when. Receivers drop what seems older than what they have played.
     pub fn continue_after(&mut self, newest: (u32, Instant)) {
-        self.ts.continue_after(newest);
+        self.flow().ts.continue_after(newest);
     }
 
     /// The newest timestamp that was sent, and when.
     pub fn last_sent(&self) -> Option<(u32, Instant)> {
-        self.ts.last_sent()
+        self.flow.as_ref()?.ts.last_sent()
     }
 
     /// Changes what the receiver wants.
@@ -251,12 +223,14 @@ impl DownTrack {
     /// Counts packets that waited in the pacer when their layer was left. To the receiver they are lost,
     /// and not sent again.
     pub fn count_left(&mut self, packets: u64) {
-        self.dropped.count_many(DropReason::LayerLeft, packets);
+        if packets > 0 {
+            self.dropped.get_or_insert_default().count_many(DropReason::LayerLeft, packets);
+        }
     }
 
     /// Notes a sender report of the publisher.
     pub fn on_source_report(&mut self, report: SourceReport) {
-        self.clocks.set(report);
+        self.clocks.get_or_insert_default().set(report);
     }
 
     /// Notes the layers that the publisher sends; packets bring the same news.
@@ -269,7 +243,7 @@ impl DownTrack {
     pub fn forward(&mut self, now: Instant, packet: &MediaPacket) -> Option<Forwarded> {
         self.live = packet.live_layers;
         let result = self.try_forward(now, packet);
-        result.inspect_err(|reason| self.dropped.count(*reason)).ok()
+        result.inspect_err(|reason| self.dropped.get_or_insert_default().count(*reason)).ok()
     }
 
     /// The receiver asked for a key frame (PLI or FIR). Returns the layer of which the publisher
@@ -278,8 +252,10 @@ impl DownTrack {
         if self.config.kind == MediaKind::Audio || self.goal().is_none() {
             return None;
         }
-        if self.key_frame_sent.is_none_or(|at| now >= at + NACK_SILENCE) {
-            self.silent_until = Some(now + NACK_SILENCE);
+        if let Some(flow) = &mut self.flow
+            && flow.key_frame_sent.is_none_or(|at| now >= at + NACK_SILENCE)
+        {
+            flow.silent_until = Some(now + NACK_SILENCE);
         }
         let current = self.selector.current().map(|(layer, _)| layer);
         self.awaited_layer().or(current)
@@ -309,21 +285,24 @@ impl DownTrack {
     /// The sender report for the receiver, about every three seconds. `None` before the publisher
     /// has reported on the stream that is being sent.
     pub fn sender_report(&mut self, now: Instant) -> Option<SenderInfo> {
-        let (stream, epoch) = self.last_source?;
-        let source = self.clocks.get(stream, epoch)?;
-        let (ntp, timestamp) = self.reports.advance(now, source, self.config.clock_rate)?;
+        let flow = self.flow.as_mut()?;
+        let (stream, epoch) = flow.last_source?;
+        let source = self.clocks.as_ref()?.get(stream, epoch)?;
+        let (ntp, timestamp) = flow.reports.advance(now, source, self.config.clock_rate)?;
         Some(SenderInfo {
             ssrc: self.config.ssrc,
             ntp,
-            rtp_timestamp: self.ts.target_of(timestamp),
-            packet_count: self.packets as u32,
-            octet_count: self.octets as u32,
+            rtp_timestamp: flow.ts.target_of(timestamp),
+            packet_count: flow.packets as u32,
+            octet_count: flow.octets as u32,
         })
     }
 
     /// Takes the receiver's report block about the media stream.
     pub fn on_receiver_report(&mut self, now: Instant, block: &ReportBlock) {
-        let rtt = self.reports.on_report_block(now, block.last_sr, block.delay_since_last_sr);
+        let reports = self.flow.as_mut().map(|flow| &mut flow.reports);
+        let rtt = reports
+            .and_then(|it| it.on_report_block(now, block.last_sr, block.delay_since_last_sr));
         if let Some(quality) = &mut self.quality {
             quality.on_report(now, block);
         }
@@ -367,18 +346,18 @@ impl DownTrack {
     }
 
     /// What became of the receiver's NACKs.
-    pub fn nacks(&self) -> &NackCounters {
-        &self.nacks
+    pub fn nacks(&self) -> NackCounters {
+        self.flow.as_ref().map(|flow| flow.nacks).unwrap_or_default()
     }
 
-    /// Packets of the track that this receiver did not get.
-    pub fn dropped(&self) -> &DropCounters {
-        &self.dropped
+    /// Packets of the track that this receiver did not get; `None` before the first.
+    pub fn dropped(&self) -> Option<&DropCounters> {
+        self.dropped.as_deref()
     }
 
     /// Packets and payload bytes sent on the media stream.
     pub fn sent(&self) -> (u64, u64) {
-        (self.packets, self.octets)
+        self.flow.as_ref().map(|flow| (flow.packets, flow.octets)).unwrap_or_default()
     }
 
     /// Whether a packet of this codec may go out. RED is negotiated together with the Opus inside.
@@ -397,28 +376,30 @@ impl DownTrack {
         match self.selector.choose(now, packet, &goal) {
             Choice::Ignore(reason) => return Err(reason),
             Choice::Skip(reason) => {
-                self.skip(packet);
+                self.flow().skip(packet);
                 return Err(reason);
             }
             Choice::Start => self.start(now, packet, &goal)?,
             Choice::Forward => {}
         }
-        let rewrite = self.rewrite_payload(packet)?;
-        let target = self.seq.forward(packet.ext_seq).ok_or(DropReason::NoGap)?;
-        if packet.starts_key_frame() && std::mem::take(&mut self.needs_key_frame) {
-            self.worthless_below = target;
-        }
-        let timestamp = self.ts.map(now, packet.timestamp);
         let Form { marker, active_targets } = self.selector.form(packet);
-        self.packets += 1;
-        self.octets += u64::from(packet.payload.len);
-        if packet.starts_key_frame() {
-            self.silent_until = None;
-            self.key_frame_sent = Some(now);
+        let with_log = self.config.rtx.is_some();
+        let flow = self.flow();
+        let rewrite = flow.rewrite_payload(packet)?;
+        let target = flow.seq.forward(packet.ext_seq).ok_or(DropReason::NoGap)?;
+        if packet.starts_key_frame() && std::mem::take(&mut flow.needs_key_frame) {
+            flow.worthless_below = target;
         }
-        if self.config.rtx.is_some() {
+        let timestamp = flow.ts.map(now, packet.timestamp);
+        flow.packets += 1;
+        flow.octets += u64::from(packet.payload.len);
+        if packet.starts_key_frame() {
+            flow.silent_until = None;
+            flow.key_frame_sent = Some(now);
+        }
+        if with_log {
             let MediaPacket { ext_seq, stream, .. } = *packet;
-            self.sent.push(
+            flow.sent.push(
                 now,
                 SentPacket { target, ext_seq, timestamp, stream, marker, rewrite, active_targets },
             );
@@ -429,56 +410,42 @@ impl DownTrack {
     /// Makes the packet's stream the one that is sent, from this packet on.
     fn start(&mut self, now: Instant, packet: &MediaPacket, goal: &Goal) -> Result<(), DropReason> {
         let source = (packet.stream, packet.epoch);
-        let (aligned, transition) = match self.last_source {
+        let flow = self.flow.get_or_insert_with(|| Flow::new(&self.config));
+        let (aligned, transition) = match flow.last_source {
             Some(last) if last == source => {
-                (Some(self.ts.target_of(packet.timestamp)), Transition::Resume)
+                (Some(flow.ts.target_of(packet.timestamp)), Transition::Resume)
             }
             Some(last) => {
                 let clock_rate = self.config.clock_rate;
-                let in_last = self.clocks.translate(packet.timestamp, source, last, clock_rate);
+                let clocks = self.clocks.as_ref();
+                let in_last =
+                    clocks.and_then(|it| it.translate(packet.timestamp, source, last, clock_rate));
                 let same_pictures = last.0 != source.0 && self.selector.current().is_some();
                 let transition =
                     if same_pictures { Transition::Switch } else { Transition::Resume };
-                (in_last.map(|ts| self.ts.target_of(ts)), transition)
+                (in_last.map(|ts| flow.ts.target_of(ts)), transition)
             }
             None => (None, Transition::Resume),
         };
-        let believed = aligned.filter(|_| self.refused_switches < MAX_REFUSED_SWITCHES);
-        if self.ts.start(now, packet.timestamp, believed, transition).is_err() {
-            self.refused_switches += 1;
+        let believed = aligned.filter(|_| flow.refused_switches < MAX_REFUSED_SWITCHES);
+        if flow.ts.start(now, packet.timestamp, believed, transition).is_err() {
+            flow.refused_switches += 1;
             return Err(DropReason::TimestampBehind);
         }
-        self.refused_switches = 0;
-        self.seq.start(packet.ext_seq, packet.newer);
-        if let (Some(munger), Some(descriptor)) = (&mut self.vp8, &packet.info.vp8) {
+        flow.refused_switches = 0;
+        flow.seq.start(packet.ext_seq, packet.newer);
+        if let (Some(munger), Some(descriptor)) = (&mut flow.vp8, &packet.info.vp8) {
             munger.start(descriptor);
         }
+        flow.last_source = Some(source);
         self.selector.start(packet, goal);
-        self.last_source = Some(source);
         self.note_layer_distance(now);
         Ok(())
     }
 
-    /// Closes the number of a packet of the current stream that is not sent.
-    fn skip(&mut self, packet: &MediaPacket) {
-        self.seq.skip(packet.ext_seq);
-        if let (Some(munger), Some(descriptor)) = (&mut self.vp8, &packet.info.vp8) {
-            munger.map(descriptor, false);
-        }
-    }
-
-    fn rewrite_payload(&mut self, packet: &MediaPacket) -> Result<PayloadRewrite, DropReason> {
-        let (Some(munger), Some(descriptor)) = (&mut self.vp8, &packet.info.vp8) else {
-            return Ok(PayloadRewrite::default());
-        };
-        let Some(indices) = munger.map(descriptor, true) else {
-            // The rest of its picture was dropped, or is long gone.
-            self.seq.skip(packet.ext_seq);
-            return Err(DropReason::TemporalLayer);
-        };
-        let mut bytes = [0; PayloadRewrite::MAX_LEN];
-        let len = descriptor.write(indices, &mut bytes);
-        Ok(PayloadRewrite::new(bytes, len, descriptor.len()))
+    /// What was sent; from now on something is.
+    fn flow(&mut self) -> &mut Flow {
+        self.flow.get_or_insert_with(|| Flow::new(&self.config))
     }
 
     /// What the receiver may have now; `None` while paused.
@@ -508,13 +475,13 @@ impl DownTrack {
             return false;
         };
         let above = self.current_layer().is_some_and(|current| current > goal.spatial);
-        if above {
-            self.lowered = Some(now);
-        }
         let leaves = urgent && above && !self.selector.can_step_down(&goal);
+        if let Some(flow) = self.flow.as_mut().filter(|_| above) {
+            flow.lowered = Some(now);
+            flow.needs_key_frame |= leaves;
+        }
         if leaves {
             self.selector.stop(now);
-            self.needs_key_frame = true;
         }
         // A new wish is asked for at once, not after the interval of the old one.
         self.key_frame_asked = None;
@@ -524,13 +491,82 @@ impl DownTrack {
 
     fn awaited_layer(&self) -> Option<u8> {
         let awaited = self.selector.awaited(self.live, &self.goal()?);
-        let broken = self.selector.current().filter(|_| self.needs_key_frame);
+        let broken = self.flow.as_ref().is_some_and(|flow| flow.needs_key_frame);
+        let broken = self.selector.current().filter(|_| broken);
         awaited.or(broken.map(|(layer, _)| layer))
     }
 
     fn key_frame_retry(&self) -> Duration {
         let rtt = self.feedback.rtt.unwrap_or(DEFAULT_RTT);
         (rtt * 2).clamp(KEY_FRAME_RETRY.0, KEY_FRAME_RETRY.1)
+    }
+}
+
+/// What was sent, and under which numbers.
+#[derive(Debug)]
+struct Flow {
+    seq: SeqMunger,
+    ts: TsMunger,
+    vp8: Option<Vp8Munger>,
+    sent: SentLog,
+    reports: ReportClock,
+    /// Stream that was sent last, also while paused.
+    last_source: Option<(u8, u8)>,
+    refused_switches: u8,
+    silent_until: Option<Instant>,
+    /// When a higher layer was to be left.
+    lowered: Option<Instant>,
+    /// Only a key frame helps: all that was sent before it is worthless.
+    needs_key_frame: bool,
+    /// Numbers below this are not worth sending again.
+    worthless_below: u64,
+    key_frame_sent: Option<Instant>,
+    packets: u64,
+    octets: u64,
+    nacks: NackCounters,
+}
+
+impl Flow {
+    fn new(config: &DownTrackConfig) -> Box<Self> {
+        Box::new(Self {
+            seq: SeqMunger::new(config.first_seq),
+            ts: TsMunger::new(config.clock_rate),
+            vp8: (config.codec == Codec::Vp8).then(Vp8Munger::default),
+            sent: SentLog::default(),
+            reports: ReportClock::default(),
+            last_source: None,
+            refused_switches: 0,
+            silent_until: None,
+            lowered: None,
+            needs_key_frame: false,
+            worthless_below: 0,
+            key_frame_sent: None,
+            packets: 0,
+            octets: 0,
+            nacks: NackCounters::default(),
+        })
+    }
+
+    /// Closes the number of a packet of the current stream that is not sent.
+    fn skip(&mut self, packet: &MediaPacket) {
+        self.seq.skip(packet.ext_seq);
+        if let (Some(munger), Some(descriptor)) = (&mut self.vp8, &packet.info.vp8) {
+            munger.map(descriptor, false);
+        }
+    }
+
+    fn rewrite_payload(&mut self, packet: &MediaPacket) -> Result<PayloadRewrite, DropReason> {
+        let (Some(munger), Some(descriptor)) = (&mut self.vp8, &packet.info.vp8) else {
+            return Ok(PayloadRewrite::default());
+        };
+        let Some(indices) = munger.map(descriptor, true) else {
+            // The rest of its picture was dropped, or is long gone.
+            self.seq.skip(packet.ext_seq);
+            return Err(DropReason::TemporalLayer);
+        };
+        let mut bytes = [0; PayloadRewrite::MAX_LEN];
+        let len = descriptor.write(indices, &mut bytes);
+        Ok(PayloadRewrite::new(bytes, len, descriptor.len()))
     }
 }
 

@@ -239,8 +239,9 @@ impl Core {
     pub(super) fn report_peer_stats(&mut self, peer: PeerKey) {
         let Some(state) = self.peers.get(peer) else { return };
         let mut dropped = sluice_sfu::DropCounters::default();
-        for down in state.downs.iter().filter_map(|key| self.downs.get(*key)) {
-            dropped.add(down.track.dropped());
+        let downs = state.downs.iter().filter_map(|key| self.downs.get(*key));
+        for of_down in downs.filter_map(|down| down.track.dropped()) {
+            dropped.add(of_down);
         }
         for key in state.sections.iter().filter_map(|section| section.key) {
             if let Some(publication) = self.tracks.get(key) {

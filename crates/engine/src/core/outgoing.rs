@@ -24,10 +24,10 @@ const MAX_TEMPLATE_LEN: usize = 32;
 pub(crate) struct Template {
     bytes: [u8; MAX_TEMPLATE_LEN],
     /// 0 = none.
-    len: usize,
+    len: u8,
     /// Where the data of the extensions stand, if they are in it.
-    twcc: Option<usize>,
-    send_time: Option<usize>,
+    twcc: Option<u8>,
+    send_time: Option<u8>,
 }
 
 impl Template {
@@ -53,9 +53,9 @@ impl Template {
         let Ok(len) = header.write(&extensions[..count], &mut template.bytes) else {
             return Self::default();
         };
-        template.len = len;
+        template.len = len as u8;
         if let Ok(view) = RtpView::parse(&template.bytes[..len]) {
-            let place = |id: Option<u8>| Some(view.extension_range(id?)?.start);
+            let place = |id: Option<u8>| Some(view.extension_range(id?)?.start as u8);
             (template.twcc, template.send_time) = (place(twcc_id), place(send_time_id));
         }
         template
@@ -75,13 +75,13 @@ impl Template {
         out[2..4].copy_from_slice(&header.sequence_number.to_be_bytes());
         out[4..8].copy_from_slice(&header.timestamp.to_be_bytes());
         out[8..12].copy_from_slice(&header.ssrc.to_be_bytes());
-        if let Some(at) = self.twcc {
+        if let Some(at) = self.twcc.map(usize::from) {
             out.get_mut(at..at + 2)?.copy_from_slice(&twcc);
         }
-        if let Some(at) = self.send_time {
+        if let Some(at) = self.send_time.map(usize::from) {
             out.get_mut(at..at + 3)?.copy_from_slice(&send_time);
         }
-        Some(self.len)
+        Some(self.len.into())
     }
 }
 
@@ -115,7 +115,7 @@ impl Outgoing<'_> {
     /// fail.
     pub(super) fn len(&self) -> Option<usize> {
         let header_len = match self.template() {
-            Some(template) => template.len,
+            Some(template) => template.len.into(),
             None => self.with_extensions(RtpHeaderWriter::len_with).ok()?,
         };
         let osn = if self.rtx_seq.is_some() { OSN_LEN } else { 0 };

@@ -29,7 +29,7 @@ impl DownTrack {
         if self.config.encrypted || !self.has_started() {
             return None;
         }
-        let rewrite = match (self.config.codec, &mut self.vp8) {
+        let rewrite = match (self.config.codec, &mut self.flow().vp8) {
             (Codec::Vp8, Some(munger)) => munger.fill(),
             _ => PayloadRewrite::default(),
         };
@@ -44,14 +44,15 @@ impl DownTrack {
 
     /// Whether a packet of the track itself was sent.
     pub fn has_started(&self) -> bool {
-        self.last_source.is_some()
+        self.flow.as_ref().is_some_and(|flow| flow.last_source.is_some())
     }
 
     /// The next number and the present time.
     fn insert(&mut self, now: Instant) -> Forwarded {
-        let seq = self.seq.insert() as u16;
-        let timestamp = self.ts.insert(now);
-        self.packets += 1;
+        let flow = self.flow();
+        let seq = flow.seq.insert() as u16;
+        let timestamp = flow.ts.insert(now);
+        flow.packets += 1;
         let marker = self.config.kind == MediaKind::Video;
         let rewrite = PayloadRewrite::default();
         Forwarded { seq, timestamp, marker, rewrite, active_targets: None }

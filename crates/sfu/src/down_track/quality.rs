@@ -76,7 +76,8 @@ impl DownTrack {
         let quality = self.quality.get_or_insert_with(|| Box::new(PathQuality::new(now, codec)));
         quality.scorer.set_muted(now, muted);
         quality.scorer.set_paused(now, paused);
-        if let Some(window) = quality.window(now, self.packets) {
+        let packets = self.flow.as_ref().map_or(0, |flow| flow.packets);
+        if let Some(window) = quality.window(now, packets) {
             quality.scorer.update(now, window);
         }
         let score = quality.scorer.score();
@@ -87,13 +88,14 @@ impl DownTrack {
     /// Notes how many layers lie between what the receiver wants, as far as there is such a layer,
     /// and what it gets.
     pub(super) fn note_layer_distance(&mut self, now: Instant) {
+        let started = self.has_started();
         let Some(quality) = &mut self.quality else { return };
         let wish = Goal {
             spatial: self.settings.max_spatial,
             temporal: self.settings.max_temporal,
             overshoot: true,
         };
-        let wanted = self.selector.target(self.live, &wish).filter(|_| self.last_source.is_some());
+        let wanted = self.selector.target(self.live, &wish).filter(|_| started);
         let missing = wanted.map_or(0, |wanted| match self.selector.current_spatial() {
             Some(current) => wanted.saturating_sub(current),
             None => wanted + 1,

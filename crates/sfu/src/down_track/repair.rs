@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{DownTrack, Forwarded};
+use super::{DownTrack, Flow, Forwarded};
 use crate::history::TrackHistory;
 use crate::packet::MediaPacket;
 use crate::sent_log::Refusal;
@@ -63,11 +63,12 @@ impl DownTrack {
         mut admit: impl FnMut(usize) -> bool,
         mut send: impl FnMut(Resend<'h>),
     ) {
-        let silent = self.silent_until.is_some_and(|until| now < until);
+        let silent = self.flow().silent_until.is_some_and(|until| now < until);
         for seq in seqs {
-            self.nacks.requested += 1;
+            let nacks = &mut self.flow().nacks;
+            nacks.requested += 1;
             if silent {
-                self.nacks.suppressed += 1;
+                nacks.suppressed += 1;
             } else if let Some(resend) = self.resend(now, seq, history, &mut admit) {
                 send(resend);
             }
@@ -85,7 +86,7 @@ impl DownTrack {
         min_len: usize,
     ) -> Option<Resend<'h>> {
         self.config.rtx?;
-        let recent = self.sent.newest(now, PADDING_AGE).take(PADDING_CANDIDATES);
+        let recent = self.flow.as_mut()?.sent.newest(now, PADDING_AGE).take(PADDING_CANDIDATES);
         let (packet, sent) = recent
             .filter_map(|sent| Some((history.get(sent.stream, sent.ext_seq)?, sent)))
             .find(|(packet, _)| usize::from(packet.payload.len) >= min_len)?;
@@ -98,14 +99,6 @@ impl DownTrack {
         Some(self.take_rtx_seq())
     }
 
-    /// What the receiver misses does not fit what its path takes. If a higher layer did that before it
-    /// was left, a key frame is sooner there than all of it.
-    fn give_up_repair(&mut self, now: Instant) {
-        if self.lowered.take().is_some_and(|at| now < at + REPAIR_TIME) {
-            self.needs_key_frame = true;
-        }
-    }
-
     fn resend<'h>(
         &mut self,
         now: Instant,
@@ -113,40 +106,42 @@ impl DownTrack {
         history: &'h TrackHistory,
         admit: &mut impl FnMut(usize) -> bool,
     ) -> Option<Resend<'h>> {
-        if let Some(source) = self.seq.source_of_hole(seq) {
+        let (with_rtx, rtt) = (self.config.rtx.is_some(), self.feedback.rtt);
+        let flow = self.flow();
+        if let Some(source) = flow.seq.source_of_hole(seq) {
             return self.fill_hole(now, source, history);
         }
-        if self.config.rtx.is_none() {
-            self.nacks.without_rtx += 1;
+        if !with_rtx {
+            flow.nacks.without_rtx += 1;
             return None;
         }
-        let target = self.seq.unwrap_target(seq);
-        if target < self.worthless_below || self.needs_key_frame {
-            self.nacks.suppressed += 1;
+        let target = flow.seq.unwrap_target(seq);
+        if target < flow.worthless_below || flow.needs_key_frame {
+            flow.nacks.suppressed += 1;
             return None;
         }
-        let sent = match self.sent.check(now, target, self.feedback.rtt) {
+        let sent = match flow.sent.check(now, target, rtt) {
             Ok(sent) => sent,
             Err(refusal) => {
                 *match refusal {
-                    Refusal::Unknown => &mut self.nacks.unavailable,
-                    Refusal::Repeated => &mut self.nacks.suppressed,
-                    Refusal::Exhausted => &mut self.nacks.exhausted,
+                    Refusal::Unknown => &mut flow.nacks.unavailable,
+                    Refusal::Repeated => &mut flow.nacks.suppressed,
+                    Refusal::Exhausted => &mut flow.nacks.exhausted,
                 } += 1;
                 return None;
             }
         };
         let Some(packet) = history.get(sent.stream, sent.ext_seq) else {
-            self.nacks.unavailable += 1;
+            flow.nacks.unavailable += 1;
             return None;
         };
         if !admit(usize::from(packet.payload.len)) {
-            self.nacks.over_budget += 1;
-            self.give_up_repair(now);
+            flow.nacks.over_budget += 1;
+            flow.give_up_repair(now);
             return None;
         }
-        self.sent.note_resent(now, target);
-        self.nacks.resent += 1;
+        flow.sent.note_resent(now, target);
+        flow.nacks.resent += 1;
         Some(Resend { packet, forwarded: sent.into(), rtx_seq: Some(self.take_rtx_seq()) })
     }
 
@@ -167,10 +162,20 @@ impl DownTrack {
         let packet = history.get(layer, source);
         let forwarded = packet.and_then(|p| self.try_forward(now, p).ok().map(|f| (p, f)));
         let Some((packet, forwarded)) = forwarded else {
-            self.nacks.unavailable += 1;
+            self.flow().nacks.unavailable += 1;
             return None;
         };
-        self.nacks.filled += 1;
+        self.flow().nacks.filled += 1;
         Some(Resend { packet, forwarded, rtx_seq: None })
+    }
+}
+
+impl Flow {
+    /// What the receiver misses does not fit what its path takes. If a higher layer did that before it
+    /// was left, a key frame is sooner there than all of it.
+    fn give_up_repair(&mut self, now: Instant) {
+        if self.lowered.take().is_some_and(|at| now < at + REPAIR_TIME) {
+            self.needs_key_frame = true;
+        }
     }
 }
