@@ -246,7 +246,7 @@ pub struct Subscribe {
 #[derive(Debug, Clone)]
 pub struct SenderParams {
     /// `a=mid` of the section.
-    pub mid: String,
+    pub mid: Arc<str>,
     /// Codec that flows; packets of another codec are dropped and counted.
     pub codec: Codec,
     /// Payload type towards the receiver.
@@ -264,7 +264,7 @@ pub struct SenderParams {
     /// Header extension ids towards the receiver.
     pub extensions: ExtensionMap,
     /// Canonical name for SDES, the stream id.
-    pub cname: String,
+    pub cname: Arc<str>,
     /// Whether the receiver may send NACK.
     pub nack: bool,
     /// Whether the receiver sends transport-wide feedback.

@@ -66,7 +66,7 @@ impl Room {
         let Some(active) = &mut subscription.active else { return };
         let Some(track) = self.tracks.get(&active.track) else { return };
         let codec = binding.codec.codec;
-        let wish = subscription.settings.as_ref();
+        let wish = subscription.settings.as_deref();
         let settings = track.subscription_settings(codec, wish, adaptive, cap);
         let stream = track.stream_of(active.track, codec);
         let id = stream.map(|_| self.host.next_subscription_id(worker));

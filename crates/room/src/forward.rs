@@ -365,6 +365,7 @@ impl Room {
         participant.is_publisher = true;
         self.track_sids.insert(sid.clone(), id);
         let track = Track {
+            stream_id: format!("{}|{sid}", participant.sid).into(),
             sid,
             owner: key,
             kind,

@@ -46,6 +46,12 @@ macro_rules! sid {
             }
         }
 
+        impl From<&$name> for Arc<str> {
+            fn from(sid: &$name) -> Self {
+                sid.0.clone()
+            }
+        }
+
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0

@@ -330,6 +330,7 @@ impl Room {
         self.tracks.insert(
             id,
             Track {
+                stream_id: format!("{}|{sid}", participant.sid).into(),
                 sid,
                 owner: key,
                 kind: receiver.kind,

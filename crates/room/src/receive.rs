@@ -108,7 +108,7 @@ fn receive_section(receiver: &ReceiverBinding, track: Option<(TrackId, &Track)>)
                 codec: codec.codec,
                 clock_rate: codec.clock_rate,
                 rtx_pt: codec.rtx_pt,
-                fmtp: codec.fmtp.clone(),
+                fmtp: codec.fmtp.as_ref().to_owned(),
             })
             .collect(),
         extensions: receiver.extensions,

@@ -4,6 +4,7 @@
 //! with permissions and published tracks and starts or stops a sender; the sender flows once the
 //! negotiation has bound it (`binding`).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_engine::api::{Command, SubscriptionId, SubscriptionSettings, TrackId};
@@ -34,7 +35,7 @@ pub(crate) struct Subscription {
     /// The latest wish; `None` until the client, the API or auto-subscribe expressed one.
     desired: Option<Desire>,
     /// The latest settings, kept even before the track exists.
-    pub(crate) settings: Option<proto::UpdateTrackSettings>,
+    pub(crate) settings: Option<Box<proto::UpdateTrackSettings>>,
     pub(crate) active: Option<Active>,
     /// Whether the client was told that the publisher does not allow it.
     denied: bool,
@@ -66,7 +67,7 @@ pub(crate) struct Bound {
     /// With the workers; `None` while the codec is not published.
     pub(crate) id: Option<SubscriptionId>,
     pub(crate) codec: Codec,
-    pub(crate) mid: String,
+    pub(crate) mid: Arc<str>,
     pub(crate) pt: u8,
     pub(crate) settings: SubscriptionSettings,
 }
@@ -78,7 +79,7 @@ impl Subscription {
 
     /// The media section on which the track flows.
     pub(crate) fn bound_mid(&self) -> Option<&str> {
-        Some(self.active.as_ref()?.bound.as_ref()?.mid.as_str())
+        Some(self.active.as_ref()?.bound.as_ref()?.mid.as_ref())
     }
 
     /// The codec in which the track flows, or will.
@@ -278,13 +279,15 @@ impl Room {
         let shared = self.sync_streams && participant.client.shares_stream_ids();
         let stream = shared.then(|| track.stream_name()).flatten();
         let stream_id = match stream {
-            Some(stream) => format!("{publisher_sid}|{stream}"),
-            None => format!("{publisher_sid}|{sid}"),
+            Some(stream) => format!("{publisher_sid}|{stream}").into(),
+            None => track.stream_id.clone(),
         };
         let low_power = participant.is_low_power();
         let spec = SenderSpec {
             kind: track.kind,
-            codecs: track.sender_codecs(participant.client.takes_red() && !low_power, low_power),
+            codecs: track
+                .sender_codecs(participant.client.takes_red() && !low_power, low_power)
+                .into(),
             stream_id,
             track_id: sid.into(),
             ssrc: participant.links.next_ssrc(),
@@ -357,7 +360,8 @@ impl Room {
             }
             let Some(sid) = TrackSid::parse(sid) else { continue };
             let settings = proto::UpdateTrackSettings { track_sids: Vec::new(), ..update.clone() };
-            participant.subscriptions.entry(sid.clone()).or_default().settings = Some(settings);
+            participant.subscriptions.entry(sid.clone()).or_default().settings =
+                Some(settings.into());
             self.apply_settings(now, key, &sid);
         }
     }
@@ -381,7 +385,7 @@ impl Room {
         let Some(active) = &mut subscription.active else { return };
         let Some(bound) = &mut active.bound else { return };
         let Some(track) = self.tracks.get(&active.track) else { return };
-        let wish = subscription.settings.as_ref();
+        let wish = subscription.settings.as_deref();
         let settings = track.subscription_settings(bound.codec, wish, adaptive, cap);
         if std::mem::replace(&mut bound.settings, settings) == settings {
             return;

@@ -1,6 +1,7 @@
 //! A published track as the room sees it, and how LiveKit's qualities map to spatial layers.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sluice_engine::api::{SubscriptionSettings, TrackId};
@@ -32,6 +33,8 @@ const MAX_TEMPORAL: u8 = 3;
 /// A track that others can subscribe to.
 pub(crate) struct Track {
     pub(crate) sid: TrackSid,
+    /// Stream id and CNAME of the track by itself, for all its receivers.
+    pub(crate) stream_id: Arc<str>,
     pub(crate) owner: ParticipantKey,
     pub(crate) kind: MediaKind,
     /// The codec that it was published with first.
@@ -348,6 +351,7 @@ mod tests {
             .collect();
         Track {
             sid: TrackSid::random(proto::TrackType::Video, TrackSource::Camera, &mut rng),
+            stream_id: "PA_x|TR_y".into(),
             forwarded: false,
             owner: ParticipantKey(0),
             kind: MediaKind::Video,

@@ -97,7 +97,7 @@ impl World {
 
     fn subscribe(&mut self, peer: PeerId, track: TrackId, serial: u64) {
         let sender = SenderParams {
-            mid: serial.to_string(),
+            mid: serial.to_string().into(),
             codec: Codec::Opus,
             pt: 111,
             rtx_pt: None,
@@ -106,7 +106,7 @@ impl World {
             rtx_ssrc: None,
             clock_rate: 48_000,
             extensions: ExtensionMap::new(),
-            cname: String::new(),
+            cname: "".into(),
             nack: false,
             transport_cc: false,
             remb: false,

@@ -4,6 +4,7 @@
 //! publisher's included; between them go the messages of [`crate::link`], over a ring or, on the
 //! same worker, as a call.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_rtp::codec::{Codec, MediaKind};
@@ -188,8 +189,8 @@ pub(crate) struct Wire {
     pub(crate) rtx: Option<(u32, u8)>,
     /// With RED: payload type of the Opus inside.
     pub(crate) red_primary_pt: Option<u8>,
-    pub(crate) mid: Box<str>,
-    pub(crate) cname: Box<str>,
+    pub(crate) mid: Arc<str>,
+    pub(crate) cname: Arc<str>,
     pub(crate) extensions: ExtensionMap,
     /// Extension id of transport-wide sequence numbers, if the receiver sends feedback.
     pub(crate) twcc_id: Option<u8>,

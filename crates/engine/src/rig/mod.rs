@@ -354,7 +354,7 @@ impl Rig {
         let serial = (receiver * self.config.publishers + track) as u64 + 1;
         let ssrc = ssrc_of(track);
         let sender = SenderParams {
-            mid: track.to_string(),
+            mid: track.to_string().into(),
             codec: payload_type.codec,
             pt: payload_type.pt,
             rtx_pt: payload_type.rtx_pt,
@@ -363,7 +363,7 @@ impl Rig {
             rtx_ssrc: payload_type.rtx_pt.map(|_| ssrc + 1),
             clock_rate: payload_type.clock_rate,
             extensions: extensions(),
-            cname: "rig".to_owned(),
+            cname: "rig".into(),
             nack: true,
             transport_cc: true,
             remb: false,

@@ -283,7 +283,7 @@ impl World {
             playout_delay: self.playout_delay,
             announce: self.announce,
             sender: SenderParams {
-                mid,
+                mid: mid.into(),
                 codec: pt.codec,
                 pt: pt.pt,
                 rtx_pt: pt.rtx_pt,
@@ -292,7 +292,7 @@ impl World {
                 rtx_ssrc: pt.rtx_pt.map(|_| ssrc + 1),
                 clock_rate: pt.clock_rate,
                 extensions: extensions(),
-                cname: "stream".to_owned(),
+                cname: "stream".into(),
                 nack: true,
                 transport_cc: true,
                 remb: false,

@@ -31,7 +31,7 @@ fn player_gets_tracks_that_come_later_without_being_asked_to_offer() {
     let (_, first) = world.publish(&alice, Kind::Camera);
     world.advance_ms(1000);
     let subscribe = world.take_subscribes().remove(0);
-    assert_eq!((subscribe.track, subscribe.sender.mid.as_str()), (first, "1"));
+    assert_eq!((subscribe.track, &*subscribe.sender.mid), (first, "1"));
     let heard = names(&world.take(&player)).join(" ");
     assert!(!heard.contains("media_sections_requirement") && !heard.contains("answer"), "{heard}");
 
@@ -41,7 +41,7 @@ fn player_gets_tracks_that_come_later_without_being_asked_to_offer() {
     let (_, second) = world.publish(&bob, Kind::Camera);
     world.advance_ms(1000);
     let subscribe = world.take_subscribes().remove(0);
-    assert_eq!((subscribe.track, subscribe.sender.mid.as_str()), (second, "1"));
+    assert_eq!((subscribe.track, &*subscribe.sender.mid), (second, "1"));
 }
 
 #[test]

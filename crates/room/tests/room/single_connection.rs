@@ -32,7 +32,7 @@ fn an_offer_in_the_join_is_answered_with_the_tracks_that_are_there() {
     assert_eq!(answer.mid_to_track_id.get("2"), Some(&info.sid));
     assert!(answer.sdp.contains(&format!("{}|{}", alice.sid, info.sid)));
     let subscribe = world.take_subscribes().remove(0);
-    assert_eq!((subscribe.track, subscribe.sender.mid.as_str()), (track, "2"));
+    assert_eq!((subscribe.track, &*subscribe.sender.mid), (track, "2"));
 }
 
 #[test]

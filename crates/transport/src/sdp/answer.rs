@@ -279,12 +279,12 @@ impl AnswerSession {
                 && !sender::decodable(&sender.spec, policy, &section.codecs).is_empty()
         };
         let mut assigned = vec![None; offered.len()];
-        for (id, sender) in &mut self.senders.by_id {
+        for (id, sender) in self.senders.iter_mut() {
             sender.section = sender
                 .section
                 .filter(|index| offered.get(*index).is_some_and(|section| fits(sender, section)));
             if let Some(index) = sender.section {
-                assigned[index] = Some(*id);
+                assigned[index] = Some(id);
             }
         }
         let is_free = |index: usize| {
@@ -295,7 +295,7 @@ impl AnswerSession {
         let mut free: Vec<usize> = (0..offered.len()).filter(|index| is_free(*index)).collect();
         // A section that the client made only to receive is not taken away with its own track.
         free.sort_by_key(|index| offered[*index].direction.sends());
-        for (id, sender) in &mut self.senders.by_id {
+        for (id, sender) in self.senders.iter_mut() {
             if sender.section.is_some() {
                 continue;
             }
@@ -307,7 +307,7 @@ impl AnswerSession {
             sender.unsupported = index.is_none() && free.iter().any(of_kind);
             sender.section = index;
             if let Some(index) = index {
-                assigned[index] = Some(*id);
+                assigned[index] = Some(id);
             }
         }
         assigned
@@ -388,8 +388,8 @@ impl AnswerSession {
         }
         if !media.codecs.is_empty() {
             media.source = Some(Source {
-                stream_id: OPEN_STREAM.to_owned(),
-                track_id: format!("{OPEN_STREAM}-{}", section.mid),
+                stream_id: OPEN_STREAM.into(),
+                track_id: format!("{OPEN_STREAM}-{}", section.mid).into(),
                 ssrc: None,
                 rtx_ssrc: None,
             });
@@ -424,7 +424,8 @@ impl AnswerSession {
         let Some(sender) = self.senders.get(id) else { return };
         let chosen = sender::decodable(&sender.spec, &self.params.send, &section.codecs);
         let extensions = self.sent_extensions(media.kind, section);
-        let receiving = Receiving { mid: &section.mid, codecs: &section.codecs, extensions };
+        let mid = section.mid.as_str().into();
+        let receiving = Receiving { mid, codecs: &section.codecs, extensions };
         let binding = sender::binding(id, &sender.spec, &receiving, &chosen);
         let Some(binding) = binding else { return };
         media.source = Some(sender.source(binding.rtx_ssrc.is_some()));

@@ -1,4 +1,7 @@
 //! Results of a negotiation in the form that the media plane needs, and the wish they come from.
+//! There is one of each per subscription: what is alike in many of them is shared.
+
+use std::sync::Arc;
 
 use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_rtp::ext::ExtensionMap;
@@ -16,11 +19,11 @@ pub struct SenderSpec {
     pub kind: MediaKind,
     /// Codecs in which the track exists, most wanted first; the first that the client can decode
     /// is bound. Audio with redundancy is `[Red, Opus]`.
-    pub codecs: Vec<CodecParameters>,
+    pub codecs: Arc<[CodecParameters]>,
     /// Stream id of `a=msid` and CNAME: `PA_x|TR_y`.
-    pub stream_id: String,
+    pub stream_id: Arc<str>,
     /// Track id of `a=msid`: `TR_y`.
-    pub track_id: String,
+    pub track_id: Arc<str>,
     /// SSRC of the media stream.
     pub ssrc: u32,
     /// SSRC of the RTX stream; only used when RTX is negotiated.
@@ -35,7 +38,7 @@ pub struct SenderBinding {
     /// The sender.
     pub id: SenderId,
     /// `a=mid` of its section.
-    pub mid: String,
+    pub mid: Arc<str>,
     /// Codec that flows, with the client's payload types and feedback.
     pub codec: NegotiatedCodec,
     /// Index into [`SenderSpec::codecs`] of the codec that was chosen.
@@ -49,7 +52,7 @@ pub struct SenderBinding {
     /// Header extension ids towards the client.
     pub extensions: ExtensionMap,
     /// CNAME for SDES: the stream id.
-    pub cname: String,
+    pub cname: Arc<str>,
     /// Further codecs of a video track that the client can decode, with their index into
     /// [`SenderSpec::codecs`] and in its order: each may flow instead, under its own payload type.
     pub alternatives: Vec<(usize, NegotiatedCodec)>,
@@ -132,7 +135,7 @@ pub struct NegotiatedCodec {
     /// Audio channels, 1 when not given; 0 for video.
     pub channels: u8,
     /// `a=fmtp` as the remote wrote it, without the payload type.
-    pub fmtp: String,
+    pub fmtp: Arc<str>,
     /// Payload type of the RTX stream that repairs this one (RFC 4588).
     pub rtx_pt: Option<u8>,
     /// RTCP feedback both sides know.

@@ -1,6 +1,8 @@
 //! Which codecs we negotiate, under which payload types we offer them, and which of two formats
 //! are the same thing.
 
+use std::sync::Arc;
+
 use sluice_rtp::codec::{Codec, MediaKind};
 
 use super::fmtp::{self, H264Profile};
@@ -12,12 +14,12 @@ pub struct CodecParameters {
     /// Codec.
     pub codec: Codec,
     /// `a=fmtp` value without the payload type; empty for the codec's defaults.
-    pub fmtp: String,
+    pub fmtp: Arc<str>,
 }
 
 impl CodecParameters {
     /// A codec with its format parameters.
-    pub fn new(codec: Codec, fmtp: impl Into<String>) -> Self {
+    pub fn new(codec: Codec, fmtp: impl Into<Arc<str>>) -> Self {
         Self { codec, fmtp: fmtp.into() }
     }
 }

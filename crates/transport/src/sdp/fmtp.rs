@@ -1,6 +1,8 @@
 //! `a=fmtp` values (RFC 8866 §6.15): look-up of parameters and the per-codec rules by which two
 //! formats are compared.
 
+use std::sync::Arc;
+
 use sluice_rtp::codec::Codec;
 
 /// The value of a parameter; keys compare without case.
@@ -11,17 +13,13 @@ pub(super) fn parameter<'a>(fmtp: &'a str, key: &str) -> Option<&'a str> {
     })
 }
 
-/// Appends `;key=value` pairs (written as `pairs`) unless their keys are already present.
-pub(super) fn extend(fmtp: &mut String, key: &str, value: &str) {
+/// Appends `;key=value` unless the key is already present.
+pub(super) fn extend(fmtp: &mut Arc<str>, key: &str, value: &str) {
     if parameter(fmtp, key).is_some() {
         return;
     }
-    if !fmtp.is_empty() {
-        fmtp.push(';');
-    }
-    fmtp.push_str(key);
-    fmtp.push('=');
-    fmtp.push_str(value);
+    let separator = if fmtp.is_empty() { "" } else { ";" };
+    *fmtp = format!("{fmtp}{separator}{key}={value}").into();
 }
 
 /// H.264 profiles as far as they differ for decoders (RFC 6184 §8.1, table 5; libwebrtc
@@ -143,13 +141,13 @@ mod tests {
 
     #[test]
     fn a_parameter_is_appended_once() {
-        let mut fmtp = String::from("minptime=10");
+        let mut fmtp = Arc::from("minptime=10");
         extend(&mut fmtp, "usedtx", "1");
         extend(&mut fmtp, "usedtx", "1");
-        assert_eq!(fmtp, "minptime=10;usedtx=1");
-        let mut empty = String::new();
+        assert_eq!(&*fmtp, "minptime=10;usedtx=1");
+        let mut empty = Arc::from("");
         extend(&mut empty, "usedtx", "1");
-        assert_eq!(empty, "usedtx=1");
+        assert_eq!(&*empty, "usedtx=1");
     }
 
     #[test]

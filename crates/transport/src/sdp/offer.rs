@@ -1,5 +1,7 @@
 //! The offering side: one [`OfferSession`] per connection on which the client always answers.
 
+use std::sync::Arc;
+
 use sluice_rtp::codec::{Codec, MediaKind};
 
 use super::bindings::{NegotiatedCodec, SenderBinding, SenderId, SenderSpec};
@@ -36,7 +38,7 @@ pub struct OfferSession {
 
 #[derive(Debug)]
 struct OfferedSection {
-    mid: String,
+    mid: Arc<str>,
     /// `None` is the data section.
     kind: Option<MediaKind>,
     /// The sender that the next offer announces here.
@@ -47,7 +49,7 @@ struct OfferedSection {
     /// Whether the client rejected it; only a new mid revives it (RFC 8829 §5.2.2).
     rejected: bool,
     /// Codecs of the latest offer, ours.
-    codecs: Vec<NegotiatedCodec>,
+    codecs: Arc<[NegotiatedCodec]>,
 }
 
 /// What the client's answer means.
@@ -149,9 +151,6 @@ impl OfferSession {
         }
         for section in &mut self.sections {
             section.announced = section.sender;
-            if let Some(sender) = section.sender.and_then(|id| self.senders.get(id)) {
-                section.codecs = offered_codecs(&sender.spec, &self.params.send);
-            }
         }
         self.version += 1;
         self.in_flight = true;
@@ -185,8 +184,16 @@ impl OfferSession {
             self.sections[index].sender = Some(id);
             if let Some(sender) = self.senders.get_mut(id) {
                 sender.section = Some(index);
+                let codecs = offered_codecs(&sender.spec, &self.params.send);
+                self.sections[index].codecs = self.shared(codecs);
             }
         }
+    }
+
+    /// Codecs to keep with a section; many are offered the same.
+    fn shared(&self, codecs: Vec<NegotiatedCodec>) -> Arc<[NegotiatedCodec]> {
+        let known = self.sections.iter().find(|section| *section.codecs == *codecs);
+        known.map_or_else(|| codecs.into(), |section| section.codecs.clone())
     }
 
     fn append(&mut self, kind: Option<MediaKind>) -> usize {
@@ -197,13 +204,13 @@ impl OfferSession {
             sender: None,
             announced: None,
             rejected: false,
-            codecs: Vec::new(),
+            codecs: Arc::default(),
         });
         self.sections.len() - 1
     }
 
-    fn take_mid(&mut self) -> String {
-        let mid = self.next_mid.to_string();
+    fn take_mid(&mut self) -> Arc<str> {
+        let mid = self.next_mid.to_string().into();
         self.next_mid += 1;
         mid
     }
@@ -211,7 +218,7 @@ impl OfferSession {
     fn section(&self, section: &OfferedSection) -> Section {
         let Some(kind) = section.kind else {
             return Section {
-                mid: section.mid.clone(),
+                mid: section.mid.as_ref().to_owned(),
                 media: "application".to_owned(),
                 proto: DATA_PROTO.to_owned(),
                 body: if section.rejected {
@@ -230,14 +237,14 @@ impl OfferSession {
             Body::Media(Box::new(Media {
                 kind,
                 direction: Direction::new(sender.is_some(), false),
-                codecs: section.codecs.clone(),
+                codecs: section.codecs.to_vec(),
                 extensions: extensions::offered(kind, self.params.playout_delay),
                 receive_rids: Vec::new(),
                 source: sender.map(|sender| sender.source(with_rtx)),
             }))
         };
         Section {
-            mid: section.mid.clone(),
+            mid: section.mid.as_ref().to_owned(),
             media: kind.as_str().to_owned(),
             proto: MEDIA_PROTO.to_owned(),
             body,
@@ -282,7 +289,7 @@ impl OfferSession {
         }
         for (offered, answered) in self.sections.iter().zip(answered) {
             let media = offered.kind.map_or("application", MediaKind::as_str);
-            if offered.mid != answered.mid || media != answered.media {
+            if *offered.mid != *answered.mid || media != answered.media {
                 return Err(SdpError::SectionsChanged(format!(
                     "a=mid:{} answers a=mid:{}, or its kind differs",
                     answered.mid, offered.mid
@@ -305,7 +312,7 @@ impl OfferSession {
         let chosen = sender::decodable(&sender.spec, &self.params.send, &offered);
         let offered_extensions = extensions::offered(kind, self.params.playout_delay);
         let extensions = extensions::intersection(&offered_extensions, &theirs.receive_extensions);
-        let receiving = Receiving { mid: &section.mid, codecs: &offered, extensions };
+        let receiving = Receiving { mid: section.mid.clone(), codecs: &offered, extensions };
         let binding = sender::binding(id, &sender.spec, &receiving, &chosen);
         let Some(binding) = binding.filter(|_| accepted) else {
             // The next offer lets go of the section.
@@ -351,7 +358,7 @@ fn offered_codecs(spec: &SenderSpec, policy: &CodecPolicy) -> Vec<NegotiatedCode
         .map(|format| {
             let mut feedback = sender::sent_feedback(format.codec);
             feedback.nack &= !redundant;
-            let mut fmtp = format.fmtp.to_owned();
+            let mut fmtp = format.fmtp.into();
             if spec.stereo && format.codec == Codec::Opus {
                 fmtp::extend(&mut fmtp, "sprop-stereo", "1");
             }

@@ -38,8 +38,10 @@ pub(super) fn parse(sdp: &str, role: Role, limits: &Limits) -> Result<RemoteDesc
     let lines = text::parse(sdp, limits)?;
     let allow_mixed = has_everywhere(&lines, "extmap-allow-mixed");
     let mut sections = Vec::with_capacity(lines.media_descriptions.len());
+    let mut formats = section::Formats::default();
     for media in &lines.media_descriptions {
-        sections.push(section::parse(media, &lines.attributes, allow_mixed, limits)?);
+        let attributes = &lines.attributes;
+        sections.push(section::parse(media, attributes, allow_mixed, limits, &mut formats)?);
     }
     check_mids(&sections)?;
     reject_unbundled(&lines, &mut sections);

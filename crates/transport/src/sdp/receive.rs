@@ -1,5 +1,7 @@
 //! What we accept of the codecs that a client offers to send, and how the answer words it.
 
+use std::sync::Arc;
+
 use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_rtp::ext::{ExtensionKind, ExtensionMap};
 
@@ -77,7 +79,7 @@ fn received_feedback(codec: &NegotiatedCodec, transport_cc: bool) -> Feedback {
     }
 }
 
-fn opus_fmtp(value: &mut String, opus: OpusAnswer) {
+fn opus_fmtp(value: &mut Arc<str>, opus: OpusAnswer) {
     if opus.dtx {
         fmtp::extend(value, "usedtx", "1");
     }

@@ -1,8 +1,10 @@
 //! Reads one media section of a remote description.
 
+use std::sync::Arc;
+
 use rtc_sdp::description::common::Attribute;
 use rtc_sdp::description::media::MediaDescription;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_rtp::ext::{ExtensionKind, ExtensionMap};
 
@@ -20,11 +22,27 @@ const MAX_ONE_BYTE_ID: u8 = 14;
 /// Payload types that RTCP packets look like when multiplexed (RFC 5761 §4).
 const RTCP_CONFLICTS: std::ops::Range<u8> = 64..96;
 
+/// The `a=fmtp` values of a description: its sections repeat them, and each is kept once.
+#[derive(Default)]
+pub(super) struct Formats(FxHashSet<Arc<str>>);
+
+impl Formats {
+    fn share(&mut self, fmtp: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(fmtp) {
+            return known.clone();
+        }
+        let new = Arc::<str>::from(fmtp);
+        self.0.insert(new.clone());
+        new
+    }
+}
+
 pub(super) fn parse(
     media: &MediaDescription,
     session: &[Attribute],
     allow_mixed: bool,
     limits: &Limits,
+    formats: &mut Formats,
 ) -> Result<RemoteSection, SdpError> {
     let attributes = &media.attributes;
     let name = &media.media_name;
@@ -55,7 +73,7 @@ pub(super) fn parse(
     };
     if let SectionKind::Media(kind) = kind {
         let sources = Sources::read(attributes, limits)?;
-        section.codecs = codecs(media, kind, limits)?;
+        section.codecs = codecs(media, kind, limits, formats)?;
         section.rids = rids(attributes, limits)?;
         section.msid = msid(attributes).or(sources.msid.clone());
         section.cname = sources.cname.clone();
@@ -252,6 +270,7 @@ fn codecs(
     media: &MediaDescription,
     kind: MediaKind,
     limits: &Limits,
+    known_formats: &mut Formats,
 ) -> Result<Vec<NegotiatedCodec>, SdpError> {
     let formats = &media.media_name.formats;
     if formats.len() > limits.payload_types {
@@ -279,7 +298,7 @@ fn codecs(
             codec,
             clock_rate: map.clock_rate,
             channels: if kind == MediaKind::Audio { map.channels } else { 0 },
-            fmtp: fmtps.get(&pt).copied().unwrap_or_default().to_owned(),
+            fmtp: known_formats.share(fmtps.get(&pt).copied().unwrap_or_default()),
             rtx_pt: rtx.get(&pt).copied().filter(|rtx| formats_contain(formats, *rtx)),
             feedback: specific.union(general),
         });

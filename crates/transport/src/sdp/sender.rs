@@ -1,6 +1,6 @@
 //! Bookkeeping of senders that both sessions share, and the choice of a codec for one.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sluice_rtp::codec::{Codec, MediaKind};
 use sluice_rtp::ext::{ExtensionKind, ExtensionMap};
@@ -29,39 +29,50 @@ pub(super) struct Sender {
 #[derive(Debug, Default)]
 pub(super) struct Senders {
     next: u32,
-    pub(super) by_id: BTreeMap<SenderId, Sender>,
+    /// By id, which only grows.
+    all: Vec<(SenderId, Sender)>,
 }
 
 impl Senders {
     pub(super) fn add(&mut self, mut spec: SenderSpec) -> SenderId {
         let id = SenderId(self.next);
         self.next += 1;
-        spec.stream_id = token(&spec.stream_id);
-        spec.track_id = token(&spec.track_id);
-        let sender = Sender { spec, section: None, unsupported: false, bound: None };
-        self.by_id.insert(id, sender);
+        spec.stream_id = token(spec.stream_id);
+        spec.track_id = token(spec.track_id);
+        // Most tracks come in the codecs of the one before.
+        if let Some((_, last)) = self.all.last()
+            && last.spec.codecs == spec.codecs
+        {
+            spec.codecs = last.spec.codecs.clone();
+        }
+        self.all.push((id, Sender { spec, section: None, unsupported: false, bound: None }));
         id
     }
 
     pub(super) fn remove(&mut self, id: SenderId) -> Option<Sender> {
-        self.by_id.remove(&id)
+        Some(self.all.remove(self.index(id)?).1)
     }
 
     pub(super) fn get(&self, id: SenderId) -> Option<&Sender> {
-        self.by_id.get(&id)
+        Some(&self.all[self.index(id)?].1)
     }
 
     pub(super) fn get_mut(&mut self, id: SenderId) -> Option<&mut Sender> {
-        self.by_id.get_mut(&id)
+        let index = self.index(id)?;
+        Some(&mut self.all[index].1)
     }
 
     pub(super) fn contains(&self, id: SenderId) -> bool {
-        self.by_id.contains_key(&id)
+        self.index(id).is_some()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (SenderId, &mut Sender)> {
+        self.all.iter_mut().map(|(id, sender)| (*id, sender))
     }
 
     /// Senders without a section that could use one.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (SenderId, &Sender)> {
-        let all = self.by_id.iter().map(|(id, sender)| (*id, sender));
+        let all = self.all.iter().map(|(id, sender)| (*id, sender));
         all.filter(|(_, sender)| sender.section.is_none() && !sender.unsupported)
     }
 
@@ -71,19 +82,25 @@ impl Senders {
     }
 
     pub(super) fn unsupported(&self) -> Vec<SenderId> {
-        let all = self.by_id.iter();
+        let all = self.all.iter();
         all.filter(|(_, sender)| sender.unsupported).map(|(id, _)| *id).collect()
     }
 
     /// Records what was negotiated for a sender and says whether that is news.
     pub(super) fn bind(&mut self, mut binding: SenderBinding) -> SenderBinding {
-        if let Some(sender) = self.by_id.get_mut(&binding.id) {
+        if let Some(sender) = self.get_mut(binding.id) {
             binding.changed = false;
             let changed = sender.bound.as_ref() != Some(&binding);
-            sender.bound = Some(binding.clone());
+            if changed {
+                sender.bound = Some(binding.clone());
+            }
             binding.changed = changed;
         }
         binding
+    }
+
+    fn index(&self, id: SenderId) -> Option<usize> {
+        self.all.binary_search_by_key(&id, |(id, _)| *id).ok()
     }
 }
 
@@ -100,10 +117,14 @@ impl Sender {
 }
 
 /// Ids can hold what a client typed (`PA_x|<stream>`): nothing of it may leave its line or word.
-fn token(text: &str) -> String {
-    let graphic = |c: char| if c.is_ascii_graphic() { c } else { '_' };
+fn token(text: Arc<str>) -> Arc<str> {
+    let is_graphic = |c: char| c.is_ascii_graphic();
+    if (1..=MAX_MSID_BYTES).contains(&text.len()) && text.chars().all(is_graphic) {
+        return text;
+    }
+    let graphic = |c: char| if is_graphic(c) { c } else { '_' };
     let text: String = text.chars().take(MAX_MSID_BYTES).map(graphic).collect();
-    if text.is_empty() { "-".to_owned() } else { text }
+    if text.is_empty() { "-".into() } else { text.into() }
 }
 
 /// For each codec of a track that the client can decode: its index in the spec and the client's
@@ -188,7 +209,7 @@ fn red_primary_of_red(codec: &NegotiatedCodec) -> Option<u8> {
 
 /// A section of the client as the choice of a sender's binding sees it.
 pub(super) struct Receiving<'a> {
-    pub(super) mid: &'a str,
+    pub(super) mid: Arc<str>,
     /// Every codec of the section.
     pub(super) codecs: &'a [NegotiatedCodec],
     /// What we may write towards the client.
@@ -209,7 +230,7 @@ pub(super) fn binding(
     let others = others.iter().filter(|_| spec.kind == MediaKind::Video);
     Some(SenderBinding {
         id,
-        mid: section.mid.to_owned(),
+        mid: section.mid.clone(),
         codec_index,
         red_primary_pt: red_primary_of_red(&codec),
         ssrc: spec.ssrc,
@@ -246,8 +267,8 @@ mod tests {
 
     #[test]
     fn ids_typed_by_a_client_cannot_break_out_of_their_line() {
-        assert_eq!(token("PA_x|my stream\r\na=evil"), "PA_x|my_stream__a=evil");
-        assert_eq!(token(""), "-");
-        assert_eq!(token(&"ü".repeat(1000)).len(), MAX_MSID_BYTES);
+        assert_eq!(&*token("PA_x|my stream\r\na=evil".into()), "PA_x|my_stream__a=evil");
+        assert_eq!(&*token("".into()), "-");
+        assert_eq!(token("ü".repeat(1000).into()).len(), MAX_MSID_BYTES);
     }
 }

@@ -1,5 +1,7 @@
 //! Writes our descriptions.
 
+use std::sync::Arc;
+
 use rtc_sdp::description::common::{Address, Attribute, ConnectionInformation};
 use rtc_sdp::description::media::{MediaDescription, MediaName, RangedPort};
 use rtc_sdp::description::session::{Origin, SessionDescription, TimeDescription};
@@ -71,8 +73,8 @@ pub(super) struct Media {
 
 /// What we send on a section.
 pub(super) struct Source {
-    pub(super) stream_id: String,
-    pub(super) track_id: String,
+    pub(super) stream_id: Arc<str>,
+    pub(super) track_id: Arc<str>,
     /// `None` leaves it to the header extensions of the packets.
     pub(super) ssrc: Option<u32>,
     pub(super) rtx_ssrc: Option<u32>,

@@ -379,7 +379,7 @@ fn an_answer_that_rejects_everything_is_an_error() {
 #[test]
 fn text_from_a_client_in_a_stream_id_stays_in_its_line() {
     let mut session = OfferSession::new(params(), true);
-    let stream_id = "PA_x|a b\r\na=setup:passive".to_owned();
+    let stream_id = "PA_x|a b\r\na=setup:passive".into();
     session.add_sender(SenderSpec { stream_id, ..opus(1) });
     let (sdp, _) = exchange(&mut session);
     assert_eq!(sdp.sections[0].values("msid:"), ["PA_x|a_b__a=setup:passive TR_b1"]);

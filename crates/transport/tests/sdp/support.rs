@@ -57,8 +57,8 @@ pub(crate) fn track(n: u32, codecs: &[(Codec, &str)]) -> SenderSpec {
     SenderSpec {
         kind,
         codecs: codecs.iter().map(|(codec, fmtp)| CodecParameters::new(*codec, *fmtp)).collect(),
-        stream_id: format!("PA_a{n}|TR_b{n}"),
-        track_id: format!("TR_b{n}"),
+        stream_id: format!("PA_a{n}|TR_b{n}").into(),
+        track_id: format!("TR_b{n}").into(),
         ssrc: 1000 + n,
         rtx_ssrc: (kind == MediaKind::Video).then_some(2000 + n),
         stereo: false,
