@@ -1,10 +1,9 @@
-//! Writes our descriptions.
+//! Writes our descriptions: line by line into one string, since there are thousands of lines in the
+//! description of a large room, and one of it for everybody.
 
+use std::fmt::{Display, Write};
 use std::sync::Arc;
 
-use rtc_sdp::description::common::{Address, Attribute, ConnectionInformation};
-use rtc_sdp::description::media::{MediaDescription, MediaName, RangedPort};
-use rtc_sdp::description::session::{Origin, SessionDescription, TimeDescription};
 use sluice_rtp::codec::MediaKind;
 use sluice_rtp::ext::ExtensionMap;
 
@@ -19,13 +18,16 @@ const SCTP_PORT: &str = "5000";
 /// Largest message that we accept, bytes: LiveKit's SCTP limit.
 const MAX_MESSAGE_SIZE: &str = "65535";
 /// The discard port of sections whose candidates stand in `a=candidate` (RFC 8829 §5.2.1).
-const DISCARD_PORT: isize = 9;
+const DISCARD_PORT: u16 = 9;
 /// `<proto>` of media in our offers.
 pub(super) const MEDIA_PROTO: &str = "UDP/TLS/RTP/SAVPF";
 /// `<proto>` of data in our offers.
 pub(super) const DATA_PROTO: &str = "UDP/DTLS/SCTP";
 /// `<fmt>` of data in our offers.
 pub(super) const DATA_FORMAT: &str = "webrtc-datachannel";
+
+/// About how long a section is, bytes.
+const SECTION_BYTES: usize = 768;
 
 /// A description of ours.
 pub(super) struct Description<'a> {
@@ -82,102 +84,62 @@ pub(super) struct Source {
 
 impl Description<'_> {
     pub(super) fn write(self) -> String {
-        let mids: Vec<&str> = self
-            .sections
-            .iter()
-            .filter(|section| !section.is_rejected())
-            .map(|section| section.mid.as_str())
-            .collect();
-        let mut session = Attributes::default();
-        if !mids.is_empty() {
-            session.value("group", format!("BUNDLE {}", mids.join(" ")));
+        let mut out = Lines(String::with_capacity(SECTION_BYTES * (self.sections.len() + 1)));
+        out.line('v', 0);
+        // The session id is a 63-bit number for many parsers (RFC 8829 §5.2.1).
+        let session_id = self.session_id & (u64::MAX >> 1);
+        out.line('o', format_args!("- {session_id} {} IN IP4 127.0.0.1", self.version));
+        out.line('s', '-');
+        out.line('t', "0 0");
+        let in_use = || self.sections.iter().filter(|section| !section.is_rejected());
+        if in_use().next().is_some() {
+            out.list("group", "BUNDLE ", ' ', in_use().map(|section| &section.mid));
         }
-        session.flag("ice-lite");
-        session.value("ice-options", "trickle");
+        out.flag("ice-lite");
+        out.value("ice-options", "trickle");
         if self.allow_mixed {
-            session.flag("extmap-allow-mixed");
+            out.flag("extmap-allow-mixed");
         }
-        session.value("msid-semantic", " WMS *");
-
+        out.value("msid-semantic", " WMS *");
         let first_in_use = self.sections.iter().position(|section| !section.is_rejected());
-        let media_descriptions = self
-            .sections
-            .iter()
-            .enumerate()
-            .map(|(index, section)| self.section(section, Some(index) == first_in_use))
-            .collect();
-        let description = SessionDescription {
-            version: 0,
-            origin: Origin {
-                username: "-".to_owned(),
-                // The session id is a 63-bit number for many parsers (RFC 8829 §5.2.1).
-                session_id: self.session_id & (u64::MAX >> 1),
-                session_version: self.version,
-                network_type: "IN".to_owned(),
-                address_type: "IP4".to_owned(),
-                unicast_address: "127.0.0.1".to_owned(),
-            },
-            session_name: "-".to_owned(),
-            time_descriptions: vec![TimeDescription::default()],
-            attributes: session.0,
-            media_descriptions,
-            ..SessionDescription::default()
-        };
-        description.marshal()
+        for (index, section) in self.sections.iter().enumerate() {
+            self.section(&mut out, section, Some(index) == first_in_use);
+        }
+        out.0
     }
 
-    fn section(&self, section: &Section, with_candidates: bool) -> MediaDescription {
-        let mut attributes = Attributes::default();
-        attributes.value("mid", &section.mid);
-        let formats = match &section.body {
-            Body::Rejected { formats } => {
-                attributes.flag(Direction::Inactive.as_str());
-                formats.clone()
-            }
+    fn section(&self, out: &mut Lines, section: &Section, with_candidates: bool) {
+        let Section { mid, media, proto, body } = section;
+        let port = if section.is_rejected() { 0 } else { DISCARD_PORT };
+        out.line('m', format_args!("{media} {port} {proto}{}", Formats(body)));
+        out.line('c', "IN IP4 0.0.0.0");
+        out.value("mid", mid);
+        match body {
+            Body::Rejected { .. } => out.flag(Direction::Inactive.as_str()),
             Body::Data { format } => {
-                self.transport(&mut attributes, with_candidates);
-                data(&mut attributes, format);
-                vec![format.clone()]
+                self.transport(out, with_candidates);
+                data(out, format);
             }
             Body::Media(media) => {
-                self.transport(&mut attributes, with_candidates);
-                media.write(&mut attributes);
-                media.formats()
+                self.transport(out, with_candidates);
+                media.write(out);
             }
-        };
-        MediaDescription {
-            media_name: MediaName {
-                media: section.media.clone(),
-                port: RangedPort {
-                    value: if section.is_rejected() { 0 } else { DISCARD_PORT },
-                    range: None,
-                },
-                protos: section.proto.split('/').map(str::to_owned).collect(),
-                formats,
-            },
-            connection_information: Some(ConnectionInformation {
-                network_type: "IN".to_owned(),
-                address_type: "IP4".to_owned(),
-                address: Some(Address { address: "0.0.0.0".to_owned(), ttl: None, range: None }),
-            }),
-            attributes: attributes.0,
-            ..MediaDescription::default()
         }
     }
 
     /// The transport attributes stand in every section: not every client looks for them only in
     /// the first of the bundle. The candidates stand there alone.
-    fn transport(&self, attributes: &mut Attributes, with_candidates: bool) {
+    fn transport(&self, out: &mut Lines, with_candidates: bool) {
         let local = self.local;
-        attributes.value("ice-ufrag", &local.ice.ufrag);
-        attributes.value("ice-pwd", &local.ice.pwd);
-        attributes.value("fingerprint", local.fingerprint.to_string());
-        attributes.value("setup", self.setup.as_str());
+        out.value("ice-ufrag", &local.ice.ufrag);
+        out.value("ice-pwd", &local.ice.pwd);
+        out.value("fingerprint", &local.fingerprint);
+        out.value("setup", self.setup.as_str());
         if with_candidates {
             for candidate in &local.candidates {
-                attributes.value("candidate", format_candidate(candidate));
+                out.value("candidate", format_candidate(candidate));
             }
-            attributes.flag("end-of-candidates");
+            out.flag("end-of-candidates");
         }
     }
 }
@@ -188,88 +150,118 @@ impl Section {
     }
 }
 
-fn data(attributes: &mut Attributes, format: &str) {
+/// The formats of an `m=` line, a space before each.
+struct Formats<'a>(&'a Body);
+
+impl Display for Formats<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Body::Rejected { formats } => formats.iter().try_for_each(|it| write!(f, " {it}")),
+            Body::Data { format } => write!(f, " {format}"),
+            Body::Media(media) => {
+                let pts = media.codecs.iter().flat_map(|codec| [Some(codec.pt), codec.rtx_pt]);
+                pts.flatten().try_for_each(|pt| write!(f, " {pt}"))
+            }
+        }
+    }
+}
+
+fn data(out: &mut Lines, format: &str) {
     if format == DATA_FORMAT {
-        attributes.value("sctp-port", SCTP_PORT);
+        out.value("sctp-port", SCTP_PORT);
     } else {
         // The old syntax names the port as the format (draft-ietf-mmusic-sctp-sdp-07).
-        attributes.value("sctpmap", format!("{format} {DATA_FORMAT} 1024"));
+        out.value("sctpmap", format_args!("{format} {DATA_FORMAT} 1024"));
     }
-    attributes.value("max-message-size", MAX_MESSAGE_SIZE);
+    out.value("max-message-size", MAX_MESSAGE_SIZE);
 }
 
 impl Media {
-    fn formats(&self) -> Vec<String> {
-        let codecs = self.codecs.iter();
-        codecs
-            .flat_map(|codec| [Some(codec.pt), codec.rtx_pt])
-            .flatten()
-            .map(|pt| pt.to_string())
-            .collect()
-    }
-
-    fn write(&self, attributes: &mut Attributes) {
+    fn write(&self, out: &mut Lines) {
         for (kind, id) in self.extensions.iter() {
-            attributes.value("extmap", format!("{id} {}", kind.uri()));
+            out.value("extmap", format_args!("{id} {}", kind.uri()));
         }
-        attributes.flag(self.direction.as_str());
+        out.flag(self.direction.as_str());
         if let Some(source) = &self.source {
-            attributes.value("msid", format!("{} {}", source.stream_id, source.track_id));
+            out.value("msid", format_args!("{} {}", source.stream_id, source.track_id));
         }
-        attributes.flag("rtcp-mux");
-        attributes.flag("rtcp-rsize");
+        out.flag("rtcp-mux");
+        out.flag("rtcp-rsize");
         for codec in &self.codecs {
-            write_codec(attributes, codec);
+            write_codec(out, codec);
         }
         if let Some(source) = &self.source {
-            source.write(attributes);
+            source.write(out);
         }
         for rid in &self.receive_rids {
-            attributes.value("rid", format!("{rid} recv"));
+            out.value("rid", format_args!("{rid} recv"));
         }
         if !self.receive_rids.is_empty() {
-            attributes.value("simulcast", format!("recv {}", self.receive_rids.join(";")));
+            out.list("simulcast", "recv ", ';', &self.receive_rids);
         }
     }
 }
 
-fn write_codec(attributes: &mut Attributes, codec: &NegotiatedCodec) {
+fn write_codec(out: &mut Lines, codec: &NegotiatedCodec) {
     let (pt, name, clock) = (codec.pt, codec.codec.name(), codec.clock_rate);
-    let channels = codec.codec.channels().map(|count| format!("/{count}")).unwrap_or_default();
-    attributes.value("rtpmap", format!("{pt} {name}/{clock}{channels}"));
+    match codec.codec.channels() {
+        Some(channels) => out.value("rtpmap", format_args!("{pt} {name}/{clock}/{channels}")),
+        None => out.value("rtpmap", format_args!("{pt} {name}/{clock}")),
+    }
     for feedback in codec.feedback.values() {
-        attributes.value("rtcp-fb", format!("{pt} {feedback}"));
+        out.value("rtcp-fb", format_args!("{pt} {feedback}"));
     }
     if !codec.fmtp.is_empty() {
-        attributes.value("fmtp", format!("{pt} {}", codec.fmtp));
+        out.value("fmtp", format_args!("{pt} {}", codec.fmtp));
     }
     if let Some(rtx) = codec.rtx_pt {
-        attributes.value("rtpmap", format!("{rtx} rtx/{clock}"));
-        attributes.value("fmtp", format!("{rtx} apt={pt}"));
+        out.value("rtpmap", format_args!("{rtx} rtx/{clock}"));
+        out.value("fmtp", format_args!("{rtx} apt={pt}"));
     }
 }
 
 impl Source {
-    fn write(&self, attributes: &mut Attributes) {
+    fn write(&self, out: &mut Lines) {
         if let (Some(ssrc), Some(rtx)) = (self.ssrc, self.rtx_ssrc) {
-            attributes.value("ssrc-group", format!("FID {ssrc} {rtx}"));
+            out.value("ssrc-group", format_args!("FID {ssrc} {rtx}"));
         }
         for ssrc in [self.ssrc, self.rtx_ssrc].into_iter().flatten() {
-            attributes.value("ssrc", format!("{ssrc} cname:{}", self.stream_id));
+            out.value("ssrc", format_args!("{ssrc} cname:{}", self.stream_id));
         }
     }
 }
 
-/// Attributes in the making.
-#[derive(Default)]
-struct Attributes(Vec<Attribute>);
+/// A description in the making. Writing to a string cannot fail.
+struct Lines(String);
 
-impl Attributes {
-    fn flag(&mut self, key: &str) {
-        self.0.push(Attribute::new(key.to_owned(), None));
+impl Lines {
+    fn line(&mut self, kind: char, value: impl Display) {
+        let _ = write!(self.0, "{kind}={value}\r\n");
     }
 
-    fn value(&mut self, key: &str, value: impl Into<String>) {
-        self.0.push(Attribute::new(key.to_owned(), Some(value.into())));
+    fn flag(&mut self, key: &str) {
+        self.line('a', key);
+    }
+
+    fn value(&mut self, key: &str, value: impl Display) {
+        self.line('a', format_args!("{key}:{value}"));
+    }
+
+    /// An attribute with a list of words behind `head`.
+    fn list<'a>(
+        &mut self,
+        key: &str,
+        head: &str,
+        separator: char,
+        words: impl IntoIterator<Item = &'a String>,
+    ) {
+        let _ = write!(self.0, "a={key}:{head}");
+        for (index, word) in words.into_iter().enumerate() {
+            if index > 0 {
+                self.0.push(separator);
+            }
+            self.0.push_str(word);
+        }
+        self.0.push_str("\r\n");
     }
 }
