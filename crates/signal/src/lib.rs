@@ -21,6 +21,7 @@ mod stats;
 pub mod token;
 mod twirp;
 mod webhook;
+mod websocket;
 pub mod whip;
 
 pub use agents::{AgentCounters, AgentStats, Agents, AgentsConfig, decode_worker_message};

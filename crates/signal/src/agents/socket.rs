@@ -4,11 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Extension;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket, close_code};
-use axum::extract::{State, WebSocketUpgrade};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use prost::Message as _;
@@ -18,6 +17,7 @@ use sluice_proto::worker_message::Message as FromWorker;
 use sluice_proto::{RegisterWorkerRequest, ServerMessage, WorkerMessage, WorkerPong};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout, timeout_at};
+use tokio_websockets::{CloseCode, Message as Frame};
 
 use super::hub::WorkerId;
 use super::task::Input;
@@ -26,6 +26,7 @@ use crate::auth::Caller;
 use crate::error::HttpError;
 use crate::rtc::{Encoding, FrameError};
 use crate::server::{Shared, unix_time};
+use crate::websocket::{Upgrade, WebSocket};
 
 /// A worker registers within this time (LiveKit's `RegisterTimeout`).
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,9 +50,9 @@ static LAST_WORKER: AtomicU64 = AtomicU64::new(0);
 pub(crate) async fn connect<H>(
     State(shared): State<Shared<H>>,
     Extension(caller): Extension<Caller>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Upgrade,
 ) -> Response {
-    let (Ok(upgrade), Some(agents)) = (upgrade, shared.agents().cloned()) else {
+    let Some(agents) = shared.agents().cloned() else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let token =
@@ -61,10 +62,8 @@ pub(crate) async fn connect<H>(
     };
     let api_key = token.api_key.clone();
     let max_size = shared.max_agent_message_size();
-    upgrade
-        .max_message_size(max_size)
-        .max_frame_size(max_size)
-        .on_upgrade(move |socket| run(socket, agents, api_key))
+    let failed = |error| tracing::debug!(%error, "upgrade failed");
+    upgrade.open(max_size, failed, move |socket| run(socket, agents, api_key))
 }
 
 /// Reads the payload of one data frame; `None` is a message that this server does not know.
@@ -86,14 +85,14 @@ async fn run(socket: WebSocket, agents: Agents, api_key: String) {
     let mut reader = Reader { stream: &mut stream, encoding: Encoding::default() };
     let mut writer = Writer { sink, encoding: Encoding::default() };
     let Some(request) = registration(&mut reader, &mut writer).await else {
-        return writer.close(close_code::POLICY).await;
+        return writer.close(CloseCode::POLICY_VIOLATION).await;
     };
     let id = WorkerId(LAST_WORKER.fetch_add(1, Ordering::Relaxed));
     let (messages, outgoing) = mpsc::channel(MESSAGE_QUEUE);
     let request = Box::new(request);
     let register = Input::Register { id, api_key, request, messages: messages.clone() };
     if agents.inputs.send(register).await.is_err() {
-        return writer.close(close_code::AWAY).await;
+        return writer.close(CloseCode::GOING_AWAY).await;
     }
     let (encodings, encoding) = tokio::sync::watch::channel(reader.encoding);
     let mut tasks = tokio::task::JoinSet::new();
@@ -120,17 +119,17 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// The next message; `Ok(None)` for frames without one, an error at the end.
     async fn next(&mut self) -> Result<Option<FromWorker>, ()> {
-        let (encoding, message) = match self.stream.next().await {
-            Some(Ok(Frame::Binary(bytes))) => {
-                (Encoding::Protobuf, decode_worker_message(Encoding::Protobuf, &bytes))
-            }
-            Some(Ok(Frame::Text(text))) => {
-                (Encoding::Json, decode_worker_message(Encoding::Json, text.as_bytes()))
-            }
-            Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => return Ok(None),
-            Some(Ok(Frame::Close(_)) | Err(_)) | None => return Err(()),
+        let frame = match self.stream.next().await {
+            Some(Ok(frame)) if !frame.is_close() => frame,
+            Some(_) | None => return Err(()),
+        };
+        let encoding = match () {
+            () if frame.is_binary() => Encoding::Protobuf,
+            () if frame.is_text() => Encoding::Json,
+            () => return Ok(None),
         };
         self.encoding = encoding;
+        let message = decode_worker_message(encoding, frame.as_payload());
         message.map_err(|error| tracing::warn!(%error, "worker sent a malformed message"))
     }
 }
@@ -208,9 +207,9 @@ async fn write(
                     writer.encoding = *encoding.borrow();
                     writer.send(message).await
                 }
-                None => return writer.close(close_code::NORMAL).await,
+                None => return writer.close(CloseCode::NORMAL_CLOSURE).await,
             },
-            _ = pings.tick() => writer.write(Frame::Ping(Default::default())).await,
+            _ = pings.tick() => writer.write(Frame::ping(Bytes::new())).await,
         };
         if sent.is_err() {
             return;
@@ -241,17 +240,16 @@ impl Writer {
         }
     }
 
-    async fn close(&mut self, code: u16) {
-        let frame = CloseFrame { code, reason: Default::default() };
-        let _ = self.write(Frame::Close(Some(frame))).await;
+    async fn close(&mut self, code: CloseCode) {
+        let _ = self.write(Frame::close(Some(code), "")).await;
     }
 }
 
 fn encode(encoding: Encoding, message: ToWorker) -> Result<Frame, JsonError> {
     let message = ServerMessage { message: Some(message) };
     Ok(match encoding {
-        Encoding::Protobuf => Frame::Binary(message.encode_to_vec().into()),
-        Encoding::Json => Frame::Text(json::to_camel(&message)?.into()),
+        Encoding::Protobuf => Frame::binary(message.encode_to_vec()),
+        Encoding::Json => Frame::text(json::to_camel(&message)?),
     })
 }
 

@@ -7,9 +7,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use axum::Extension;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{ConnectInfo, State, WebSocketUpgrade};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 
 use super::params::{JoinAttempt, JoinTicket};
@@ -19,6 +18,7 @@ use crate::auth::Caller;
 use crate::error::HttpError;
 use crate::host::{HostedSession, SessionHost, SessionSource};
 use crate::server::Shared;
+use crate::websocket::Upgrade;
 use sluice_control::{SessionOutput, SharedResponse};
 
 /// How long a session may take to produce its first message (LiveKit tries 3 s, 4 s and 5 s).
@@ -27,10 +27,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(12);
 /// Frames up to so many times the limit are still read whole, so that the close code reaches the
 /// client instead of a connection reset.
 const READ_FACTOR: usize = 2;
-
-/// Read buffer of an idle socket, bytes. It grows with what arrives; the library's 128 KiB would be
-/// most of the memory of a participant.
-const READ_BUFFER: usize = 4 << 10;
 
 /// Generation of the signalling protocol, by path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,10 +63,9 @@ pub(crate) async fn connect<H: SessionHost>(
     peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
     uri: Uri,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Upgrade,
 ) -> Response {
     let begun = Instant::now();
-    let Ok(upgrade) = upgrade else { return StatusCode::NOT_FOUND.into_response() };
     let peer = peer.map(|Extension(ConnectInfo(peer))| peer);
     let started = match check(&shared, version, &caller, &headers, peer, &uri, false) {
         Ok(ticket) => start(&shared, ticket).await,
@@ -87,15 +82,11 @@ pub(crate) async fn connect<H: SessionHost>(
     let stats = shared.stats().clone();
     stats.join_latency.0.observe(begun.elapsed().as_secs_f64() * 1000.0);
     let max_read = shared.max_message_size().saturating_mul(READ_FACTOR);
-    upgrade
-        .max_message_size(max_read)
-        .max_frame_size(max_read)
-        .read_buffer_size(READ_BUFFER)
-        .on_failed_upgrade(move |error| {
-            stats.upgrades_failed.add();
-            tracing::debug!(%error, "upgrade failed");
-        })
-        .on_upgrade(move |socket| socket::run(socket, opening, shared))
+    let failed = move |error| {
+        stats.upgrades_failed.add();
+        tracing::debug!(%error, "upgrade failed");
+    };
+    upgrade.open(max_read, failed, move |socket| socket::run(socket, opening, shared))
 }
 
 fn check<H: SessionHost>(

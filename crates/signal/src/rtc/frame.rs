@@ -1,9 +1,9 @@
 //! Frames of the signal socket: one message each, protobuf in binary frames, JSON in text frames.
 
-use axum::extract::ws::Message as Frame;
 use prost::Message;
 use sluice_control::SharedResponse;
 use sluice_proto::{SignalRequest, json};
+use tokio_websockets::Message as Frame;
 
 /// Largest message of a client unless configured otherwise, bytes (LiveKit's default).
 pub(crate) const MAX_MESSAGE_SIZE: usize = 2 << 20;
@@ -47,7 +47,7 @@ pub(super) fn encode_response(
     response: &SharedResponse,
 ) -> Result<Frame, json::JsonError> {
     match encoding {
-        Encoding::Protobuf => Ok(Frame::Binary(response.binary())),
+        Encoding::Protobuf => Ok(Frame::binary(response.binary())),
         Encoding::Json => {
             let mut failure = None;
             let text = response.json(|message| {
@@ -58,7 +58,7 @@ pub(super) fn encode_response(
             });
             match failure {
                 Some(error) => Err(error),
-                None => Ok(Frame::Text((&*text).into())),
+                None => Ok(Frame::text((*text).to_owned())),
             }
         }
     }
@@ -109,8 +109,9 @@ mod tests {
         let pong = Pong { last_ping_timestamp: 7, timestamp: 0 };
         let response = SharedResponse::new(Response::PongResp(pong));
         let frame = encode_response(Encoding::Json, &response).expect("encodes");
-        assert_eq!(frame, Frame::Text(r#"{"pongResp":{"lastPingTimestamp":"7"}}"#.into()));
+        assert_eq!(frame.as_text(), Some(r#"{"pongResp":{"lastPingTimestamp":"7"}}"#));
         let frame = encode_response(Encoding::Protobuf, &response).expect("encodes");
-        assert_eq!(frame, Frame::Binary(response.binary()));
+        assert!(frame.is_binary());
+        assert_eq!(**frame.as_payload(), *response.binary());
     }
 }

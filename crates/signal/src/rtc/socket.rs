@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message as Frame, Utf8Bytes, WebSocket, close_code};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -21,12 +20,14 @@ use sluice_proto::signal_response::Message as Response;
 use sluice_proto::{Pong, RoomMovedResponse, SignalRequest};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_websockets::{CloseCode, Error, Message as Frame};
 
 use super::frame::{Encoding, decode_request, encode_response};
 use crate::host::{HostedSession, SessionHost, SessionSink, SessionSource};
 use crate::server::{Shared, unix_time};
 use crate::stats::SignalStats;
 use crate::token::{Claims, REFRESH_TOKEN_TTL, VideoGrant, kind_name, mint};
+use crate::websocket::WebSocket;
 
 /// Interval of WebSocket pings, which keep proxies from closing an idle connection.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -70,7 +71,7 @@ impl LastEncoding {
 }
 
 /// Whether the writer goes on; if not, the code to close with, `None` when nobody would read it.
-type Step = ControlFlow<Option<u16>>;
+type Step = ControlFlow<Option<CloseCode>>;
 
 /// Why the reader stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,9 +83,9 @@ enum ReadEnd {
     /// The room is over.
     RoomOver,
     /// The client sent something that ends the connection with this close code.
-    Refused(u16),
+    Refused(CloseCode),
     /// Like `Refused`, but what follows cannot be told apart any more and must not be read.
-    Unreadable(u16),
+    Unreadable(CloseCode),
 }
 
 /// Counts an open socket for as long as it lives, whatever ends it.
@@ -165,27 +166,34 @@ impl<S: SessionSink> Reader<S> {
     }
 
     async fn read(&mut self, stream: &mut SplitStream<WebSocket>) -> ReadEnd {
+        // While its latest message lives, the library's read buffer cannot grow back to the size of
+        // that: it begins a small one, and the large one goes with the message.
+        let mut latest = None;
         while let Some(frame) = stream.next().await {
-            let step = match frame {
-                Ok(Frame::Binary(payload)) => self.request(Encoding::Protobuf, &payload).await,
-                Ok(Frame::Text(text)) => self.request(Encoding::Json, text.as_bytes()).await,
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => return self.read_error(&error),
+            };
+            let payload = frame.as_payload();
+            let step = match () {
+                () if frame.is_binary() => self.request(Encoding::Protobuf, payload).await,
+                () if frame.is_text() => self.request(Encoding::Json, payload).await,
+                () if frame.is_close() => ControlFlow::Break(ReadEnd::Gone),
                 // The WebSocket layer answers pings by itself.
-                Ok(Frame::Ping(_) | Frame::Pong(_)) => ControlFlow::Continue(()),
-                Ok(Frame::Close(_)) => ControlFlow::Break(ReadEnd::Gone),
-                Err(error) => ControlFlow::Break(self.read_error(&error)),
+                () => ControlFlow::Continue(()),
             };
             if let ControlFlow::Break(end) = step {
                 return end;
             }
+            drop(latest.replace(frame));
         }
         ReadEnd::Broken
     }
 
-    fn read_error(&self, error: &axum::Error) -> ReadEnd {
-        // The WebSocket layer's own type is not public; a test holds its words.
-        if error.to_string().contains("too long") {
+    fn read_error(&self, error: &Error) -> ReadEnd {
+        if matches!(error, Error::PayloadTooLong { .. }) {
             self.stats.closed_oversize.add();
-            return ReadEnd::Unreadable(close_code::SIZE);
+            return ReadEnd::Unreadable(CloseCode::MESSAGE_TOO_BIG);
         }
         tracing::debug!(%error, "signal socket broke");
         ReadEnd::Broken
@@ -194,7 +202,7 @@ impl<S: SessionSink> Reader<S> {
     async fn request(&mut self, encoding: Encoding, payload: &[u8]) -> ControlFlow<ReadEnd> {
         if payload.len() > self.max_message_size {
             self.stats.closed_oversize.add();
-            return ControlFlow::Break(ReadEnd::Refused(close_code::SIZE));
+            return ControlFlow::Break(ReadEnd::Refused(CloseCode::MESSAGE_TOO_BIG));
         }
         self.encoding.set(encoding);
         self.stats.messages_received.add();
@@ -203,7 +211,7 @@ impl<S: SessionSink> Reader<S> {
             Err(error) => {
                 self.stats.closed_malformed.add();
                 tracing::debug!(%error, "malformed signal message");
-                return ControlFlow::Break(ReadEnd::Refused(close_code::INVALID));
+                return ControlFlow::Break(ReadEnd::Refused(CloseCode::INVALID_FRAME_PAYLOAD_DATA));
             }
         };
         let is_ping = self.answer_ping(&request);
@@ -274,7 +282,7 @@ impl<H: SessionHost> Writer<H> {
             };
         };
         if let Some(code) = close {
-            let frame = Frame::Close(Some(CloseFrame { code, reason: Utf8Bytes::default() }));
+            let frame = Frame::close(Some(code), "");
             // The client may be gone already.
             let _ = timeout(DRAIN_TIMEOUT, self.sink.send(frame)).await;
         }
@@ -305,13 +313,13 @@ impl<H: SessionHost> Writer<H> {
     }
 
     /// What to close with, after the reader has ended.
-    async fn reader_ended(&mut self, end: ReadEnd) -> Option<u16> {
+    async fn reader_ended(&mut self, end: ReadEnd) -> Option<CloseCode> {
         match end {
             ReadEnd::Gone | ReadEnd::Broken => None,
             ReadEnd::Refused(code) | ReadEnd::Unreadable(code) => Some(code),
             ReadEnd::RoomOver => {
                 let _ = timeout(DRAIN_TIMEOUT, self.drain()).await;
-                Some(close_code::NORMAL)
+                Some(CloseCode::NORMAL_CLOSURE)
             }
         }
     }
@@ -334,15 +342,16 @@ impl<H: SessionHost> Writer<H> {
 
     /// Clients take 1000 as the wanted end and do not come back by themselves; without a `Leave`
     /// that says what to do they must see something else.
-    fn close_code(&self, reason: CloseReason, said_leave: bool) -> u16 {
+    fn close_code(&self, reason: CloseReason, said_leave: bool) -> CloseCode {
         match reason {
-            CloseReason::Left(_) | CloseReason::Replaced => close_code::NORMAL,
-            CloseReason::Resume if said_leave => close_code::NORMAL,
-            CloseReason::Resume => close_code::AWAY,
-            CloseReason::Abnormal => close_code::ERROR,
+            CloseReason::Left(_) | CloseReason::Replaced => CloseCode::NORMAL_CLOSURE,
+            CloseReason::Resume if said_leave => CloseCode::NORMAL_CLOSURE,
+            CloseReason::Resume => CloseCode::GOING_AWAY,
+            CloseReason::Abnormal => CloseCode::INTERNAL_SERVER_ERROR,
             CloseReason::Overflow => {
                 self.shared.stats().closed_overflow.add();
-                close_code::AGAIN
+                // 1013, try again later.
+                CloseCode::SERVICE_OVERLOAD
             }
         }
     }
@@ -381,7 +390,7 @@ impl<H: SessionHost> Writer<H> {
         if self.written.elapsed() < IDLE_AFTER {
             return ControlFlow::Continue(());
         }
-        self.write(Frame::Ping(Bytes::new())).await
+        self.write(Frame::ping(Bytes::new())).await
     }
 
     async fn write(&mut self, frame: Frame) -> Step {
