@@ -11,6 +11,7 @@ mod http;
 mod list_nodes;
 mod load_test;
 mod logging;
+mod memory;
 mod metrics;
 mod pages;
 mod ports;

@@ -97,6 +97,7 @@ async fn serve(
     }
     let rooms = room_manager(config, &engine, &node_id, observers)?;
     tokio::spawn(rooms.clone().run_events(events));
+    tokio::spawn(crate::memory::give_back());
     let agents = Agents::start(rooms.clone(), for_agents, agents_config(config, &rooms), keys);
     let stop = CancellationToken::new();
     let limits = NodeLimits {
