@@ -13,8 +13,9 @@ use sluice_load::{Layout, Moment, Muted, Options, run};
 use crate::scenario::{Settings, Watch};
 use crate::server::{Server, ServerSpec};
 
-/// Time for what was started to be done, and for caches to fill.
-const SETTLE: Duration = Duration::from_secs(5);
+/// Time for what was started to be done, for caches to fill, and for what was needed for a moment to
+/// go: a read buffer with the client's next ping, freed memory with the server's next look.
+const SETTLE: Duration = Duration::from_secs(15);
 
 /// Who is there.
 #[derive(Debug, Clone, Copy, Serialize)]
