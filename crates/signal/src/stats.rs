@@ -56,6 +56,8 @@ pub struct SignalStats {
     pub closed_malformed: Counter,
     /// Sockets closed for a message above the size limit.
     pub closed_oversize: Counter,
+    /// Sockets closed for pings without end.
+    pub closed_flood: Counter,
     /// Sockets closed because the client read too slowly and its queue overflowed.
     pub closed_overflow: Counter,
     /// Sockets closed because a write made no progress.

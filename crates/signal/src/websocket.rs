@@ -4,6 +4,8 @@
 //! keeps a buffer of the largest message per socket for good, and that is most of what an idle
 //! participant would take.
 
+use std::time::{Duration, Instant};
+
 use axum::extract::FromRequestParts;
 use axum::http::header::{
     CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -16,12 +18,37 @@ use base64::prelude::BASE64_STANDARD;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
-use tokio_websockets::{Limits, ServerBuilder, WebSocketStream};
+use tokio_websockets::{Limits, Message, ServerBuilder, WebSocketStream};
 
 /// RFC 6455 §1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 pub(crate) type WebSocket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// Pings that a client may send within [`PING_WINDOW`]; one in ten seconds keeps a connection alive.
+const MAX_PINGS: u32 = 16;
+const PING_WINDOW: Duration = Duration::from_secs(1);
+
+/// Pings of one client. The library keeps an answer to each, however slowly the client reads.
+#[derive(Debug, Default)]
+pub(crate) struct PingLimit {
+    since: Option<Instant>,
+    pings: u32,
+}
+
+impl PingLimit {
+    /// Counts a frame. False if it is a ping too many.
+    pub(crate) fn admits(&mut self, now: Instant, frame: &Message) -> bool {
+        if !frame.is_ping() {
+            return true;
+        }
+        if self.since.is_none_or(|since| now >= since + PING_WINDOW) {
+            *self = Self { since: Some(now), pings: 0 };
+        }
+        self.pings += 1;
+        self.pings <= MAX_PINGS
+    }
+}
 
 /// A request for a WebSocket. Anything else is not found.
 pub(crate) struct Upgrade {
@@ -94,6 +121,16 @@ mod tests {
     fn the_key_is_answered_as_the_rfc_does() {
         let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(accept(&key).expect("ASCII"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn a_flood_of_pings_is_no_keepalive() {
+        let (mut limit, t0) = (PingLimit::default(), Instant::now());
+        let ping = Message::ping("");
+        assert!((0..MAX_PINGS).all(|_| limit.admits(t0, &ping)));
+        assert!(!limit.admits(t0, &ping));
+        assert!(limit.admits(t0, &Message::text("x")));
+        assert!(limit.admits(t0 + PING_WINDOW, &ping));
     }
 
     #[test]

@@ -120,6 +120,23 @@ async fn a_message_above_two_mebibytes_closes_with_1009() {
 }
 
 #[tokio::test]
+async fn a_flood_of_pings_is_not_answered_and_ends_the_session() {
+    let (server, mut socket, mut joined) = connected().await;
+    for _ in 0..100 {
+        // The server lets go before all of them are sent.
+        let _ = socket.feed(Message::Ping(vec![0; 125].into())).await;
+    }
+    let _ = socket.flush().await;
+    let mut pongs = 0;
+    while let Some(Ok(frame)) = within(socket.next()).await {
+        pongs += usize::from(frame.is_pong());
+    }
+    assert!(pongs < 20, "{pongs}");
+    assert!(within(joined.requests.recv()).await.is_none());
+    assert_eq!(server.stats.closed_flood.get(), 1);
+}
+
+#[tokio::test]
 async fn a_huge_frame_is_never_read_and_ends_the_session() {
     let (server, mut socket, mut joined) = connected().await;
     // The server lets go before all of it is sent, so sending may fail.

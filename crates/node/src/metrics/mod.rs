@@ -287,6 +287,7 @@ fn signal_samples(
     for (reason, count) in [
         ("malformed", stats.closed_malformed.get()),
         ("oversize", stats.closed_oversize.get()),
+        ("flood", stats.closed_flood.get()),
         ("overflow", stats.closed_overflow.get()),
         ("stalled", stats.closed_stalled.get()),
     ] {

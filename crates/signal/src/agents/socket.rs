@@ -26,7 +26,7 @@ use crate::auth::Caller;
 use crate::error::HttpError;
 use crate::rtc::{Encoding, FrameError};
 use crate::server::{Shared, unix_time};
-use crate::websocket::{Upgrade, WebSocket};
+use crate::websocket::{PingLimit, Upgrade, WebSocket};
 
 /// A worker registers within this time (LiveKit's `RegisterTimeout`).
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,8 +82,9 @@ pub fn decode_worker_message(
 
 async fn run(socket: WebSocket, agents: Agents, api_key: String) {
     let (sink, mut stream) = socket.split();
-    let mut reader = Reader { stream: &mut stream, encoding: Encoding::default() };
-    let mut writer = Writer { sink, encoding: Encoding::default() };
+    let (encoding, pings) = (Encoding::default(), PingLimit::default());
+    let mut reader = Reader { stream: &mut stream, encoding, pings };
+    let mut writer = Writer { sink, encoding };
     let Some(request) = registration(&mut reader, &mut writer).await else {
         return writer.close(CloseCode::POLICY_VIOLATION).await;
     };
@@ -114,6 +115,7 @@ async fn run(socket: WebSocket, agents: Agents, api_key: String) {
 struct Reader<'a> {
     stream: &'a mut SplitStream<WebSocket>,
     encoding: Encoding,
+    pings: PingLimit,
 }
 
 impl Reader<'_> {
@@ -123,6 +125,10 @@ impl Reader<'_> {
             Some(Ok(frame)) if !frame.is_close() => frame,
             Some(_) | None => return Err(()),
         };
+        if !self.pings.admits(Instant::now().into_std(), &frame) {
+            tracing::warn!("worker floods its connection with pings");
+            return Err(());
+        }
         let encoding = match () {
             () if frame.is_binary() => Encoding::Protobuf,
             () if frame.is_text() => Encoding::Json,

@@ -27,7 +27,7 @@ use crate::host::{HostedSession, SessionHost, SessionSink, SessionSource};
 use crate::server::{Shared, unix_time};
 use crate::stats::SignalStats;
 use crate::token::{Claims, REFRESH_TOKEN_TTL, VideoGrant, kind_name, mint};
-use crate::websocket::WebSocket;
+use crate::websocket::{PingLimit, WebSocket};
 
 /// Interval of WebSocket pings, which keep proxies from closing an idle connection.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -84,7 +84,7 @@ enum ReadEnd {
     RoomOver,
     /// The client sent something that ends the connection with this close code.
     Refused(CloseCode),
-    /// Like `Refused`, but what follows cannot be told apart any more and must not be read.
+    /// Like `Refused`, but what follows cannot be told apart any more, or has no end, and must not be read.
     Unreadable(CloseCode),
 }
 
@@ -169,11 +169,16 @@ impl<S: SessionSink> Reader<S> {
         // While its latest message lives, the library's read buffer cannot grow back to the size of
         // that: it begins a small one, and the large one goes with the message.
         let mut latest = None;
+        let mut pings = PingLimit::default();
         while let Some(frame) = stream.next().await {
             let frame = match frame {
                 Ok(frame) => frame,
                 Err(error) => return self.read_error(&error),
             };
+            if !pings.admits(Instant::now().into_std(), &frame) {
+                self.stats.closed_flood.add();
+                return ReadEnd::Unreadable(CloseCode::POLICY_VIOLATION);
+            }
             let payload = frame.as_payload();
             let step = match () {
                 () if frame.is_binary() => self.request(Encoding::Protobuf, payload).await,
