@@ -5,7 +5,8 @@
 //! a receiver with little bandwidth: beyond a burst that the path takes in its stride, video waits
 //! in a bounded queue and drains at a multiple of the estimate. Audio and retransmissions never
 //! wait. What the queue cannot hold leaves at once; what waits is dropped only if its layer is left.
-//! While a long queue on the path drains, nothing bursts: what would not fit there waits here.
+//! While a long queue on the path drains, and while a higher layer begins, nothing bursts: what would not
+//! fit there, or would look as if it did not, waits here.
 //!
 //! Probes are timed here: while one runs, media counts as part of it, and padding fills it up.
 
@@ -27,6 +28,10 @@ const BURST_BYTES: (f64, f64) = (4_800.0, 63_000.0);
 const FULL_SHARE: f64 = 0.7;
 /// The burst then, bytes: one packet.
 const BURST_OF_FULL: f64 = 1_200.0;
+/// How long nothing bursts once a higher layer was chosen: until its key frame has been made and has
+/// left. It is several times as large as other frames of a layer that only just fits, and as a queue on
+/// the path it would look as if the layer did not: it would have to go again.
+const LAYER_BEGINS: Duration = Duration::from_secs(3);
 /// Packets that wait at most, and how long: a frame later than this is worth less than its
 /// smoothness.
 const MAX_QUEUED: usize = 256;
@@ -107,10 +112,12 @@ struct Queued<T> {
 pub struct Pacer<T> {
     rate: f64,
     burst: f64,
-    /// Whether so much waits on the path that a burst might not fit.
+    /// Whether nothing bursts: so much waits on the path that it might not fit, or a layer begins.
     full: bool,
     /// Whether a layer was left, and what it put on the path still drains.
     left: bool,
+    /// Until when a layer that was begun is let out without bursts.
+    begins_until: Option<Instant>,
     /// Bytes sent beyond the pacing rate.
     debt: f64,
     /// Bytes that may be retransmitted, per second and at the moment.
@@ -131,6 +138,7 @@ impl<T> Pacer<T> {
             burst: 0.0,
             full: false,
             left: false,
+            begins_until: None,
             debt: 0.0,
             retransmission_rate: 0.0,
             retransmission_credit: MIN_RETRANSMISSION_BURST,
@@ -154,7 +162,8 @@ impl<T> Pacer<T> {
             self.cancel_probes();
         }
         self.left &= draining;
-        let full = self.left || (usable_bps as f64) < FULL_SHARE * estimate_bps as f64;
+        let begins = self.begins_until.is_some_and(|until| now < until);
+        let full = self.left || begins || (usable_bps as f64) < FULL_SHARE * estimate_bps as f64;
         let factor = if full { 1.0 } else { PACING_FACTOR };
         self.rate = (estimate_bps as f64 * factor / 8.0).max(1.0);
         if full {
@@ -305,6 +314,11 @@ impl<T> Pacer<T> {
         self.queue.retain(|queued| keep(&queued.item));
         self.queued_bytes = self.queue.iter().map(|queued| queued.size).sum();
         (before - self.queue.len()) as u64
+    }
+
+    /// A higher layer is about to begin: lets nothing burst until its key frame has passed.
+    pub fn begin_layer(&mut self, now: Instant) {
+        self.begins_until = Some(now + LAYER_BEGINS);
     }
 
     /// Pays the debt of the time that passed.
@@ -530,6 +544,21 @@ mod tests {
         pacer.set_rates(t0 + ms(1_000), 300_000, 300_000);
         while pacer.poll(t0 + ms(1_000)).is_some() {}
         assert_eq!(push_frame(&mut pacer, t0 + ms(1_000), 3), [0, 1, 2], "none does");
+    }
+
+    #[test]
+    fn the_key_frame_of_a_layer_that_begins_is_no_burst() {
+        let t0 = epoch();
+        let mut pacer = Pacer::new(t0, 600_000);
+        pacer.begin_layer(t0);
+        pacer.set_rates(t0, 600_000, 600_000);
+        // At the estimate, 16 ms each, and not at a multiple of it.
+        assert_eq!(push_frame(&mut pacer, t0, 4), [0]);
+        let left: Vec<u64> = drain(&mut pacer, t0, 100).iter().map(|(at, _)| *at).collect();
+        assert_eq!(left, [0, 16, 32]);
+        let later = t0 + LAYER_BEGINS;
+        pacer.set_rates(later, 600_000, 600_000);
+        assert_eq!(push_frame(&mut pacer, later, 4).len(), 4);
     }
 
     #[test]

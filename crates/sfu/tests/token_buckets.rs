@@ -30,7 +30,7 @@ const LOST: f64 = 0.03;
 #[rustfmt::skip]
 const LIMITS: [Limits; 4] = [
     Limits { bucket: 0,      freeze_ms: FREEZE_MS, lost: LOST, unlucky: 0.0 },
-    Limits { bucket: 3_200,  freeze_ms: FREEZE_MS, lost: LOST, unlucky: 0.0 },
+    Limits { bucket: 3_200,  freeze_ms: FREEZE_MS, lost: 0.06, unlucky: 0.02 },
     Limits { bucket: 8_000,  freeze_ms: 600,       lost: 0.05, unlucky: 0.05 },
     Limits { bucket: 16_000, freeze_ms: 650,       lost: 0.09, unlucky: 0.10 },
 ];

@@ -18,7 +18,7 @@ use sluice_sfu::bwe::{
 };
 use sluice_sfu::meter::LayerRates;
 use sluice_sfu::pacer::{MAX_PADDING_ONLY, PADDING_HEADER, Paced, Pacer, Urgency};
-use sluice_sfu::{Allocation, LayerSet, MediaPacket, Resend};
+use sluice_sfu::{Allocation, LayerSet, MediaPacket, Resend, Switch};
 
 use crate::api::EventKind;
 use crate::config::CongestionConfig;
@@ -428,11 +428,16 @@ impl Core {
 
     fn apply_allocation(&mut self, now: Instant, change: Change<DownKey>) {
         let Some(down) = self.downs.get_mut(change.stream) else { return };
-        if down.track.set_allocation(now, change.allocation) {
-            let state = self.peers.get_mut(down.peer);
-            if let Some(congestion) = state.and_then(|state| state.congestion.as_mut()) {
-                let is_other = |held: &Held| held.egress.down != change.stream;
-                down.track.count_left(congestion.pacer.make_way(is_other));
+        let switch = down.track.set_allocation(now, change.allocation);
+        let state = self.peers.get_mut(down.peer);
+        if let Some(congestion) = state.and_then(|state| state.congestion.as_mut()) {
+            match switch {
+                Switch::Left => {
+                    let is_other = |held: &Held| held.egress.down != change.stream;
+                    down.track.count_left(congestion.pacer.make_way(is_other));
+                }
+                Switch::Begins => congestion.pacer.begin_layer(now),
+                Switch::None => {}
             }
         }
         self.stats.allocation_changes += 1;
