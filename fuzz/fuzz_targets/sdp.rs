@@ -65,9 +65,9 @@ fn candidate(text: &str) {
 fn sender(n: u32, codec: Codec) -> SenderSpec {
     SenderSpec {
         kind: codec.kind(),
-        codecs: vec![CodecParameters::new(codec, "")],
-        stream_id: format!("PA_{n}|TR_{n}"),
-        track_id: format!("TR_{n}"),
+        codecs: [CodecParameters::new(codec, "")].into(),
+        stream_id: format!("PA_{n}|TR_{n}").into(),
+        track_id: format!("TR_{n}").into(),
         ssrc: n,
         rtx_ssrc: Some(n + 100),
         stereo: true,
