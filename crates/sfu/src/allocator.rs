@@ -25,6 +25,10 @@ const UPGRADE_MARGIN: f64 = 1.04;
 /// What is held may exceed its share of the estimate by this factor before it is taken away: rates
 /// and estimates wobble.
 const KEEP_MARGIN: f64 = 1.03;
+/// The same for a spatial layer while no long queue drains. It takes two key frames to go and come back,
+/// and an overuse takes the estimate below what arrives also where we are the limit. What really is too
+/// much makes a queue.
+const KEEP_LAYER_MARGIN: f64 = 1.15;
 /// The same for a stream that has just gone up: its key frame alone looks like a queue to the
 /// estimator and like a higher rate to the meter. A long queue is told apart by what is usable.
 const FRESH_MARGIN: f64 = 1.3;
@@ -34,6 +38,10 @@ const FRESH: Duration = Duration::from_secs(2);
 const LAST_MARGIN: f64 = 1.35;
 /// Beyond this factor a layer is left at once, without waiting for the key frame of the lower one.
 const URGENT: f64 = 1.15;
+/// The same for a layer that was left only because a queue had to drain: its rate was measured then. So
+/// long ago at most.
+const LENT_MARGIN: f64 = 1.0;
+const LENT: Duration = Duration::from_secs(3);
 /// After bandwidth took a layer away it comes back no sooner, ...
 const UPGRADE_HOLD: Duration = Duration::from_millis(1_500);
 /// ... and for a while only if it fits with this factor: a while that doubles if the layer has to go
@@ -127,12 +135,17 @@ struct Stream<K> {
     given: usize,
     /// Steps in the making.
     next: usize,
+    /// Steps that there would be if nothing waited on the path.
+    carried: usize,
     allocation: Option<Allocation>,
     state: StreamState,
     hold_until: Option<Instant>,
     hold: Duration,
     lowered: Option<Instant>,
-    upgraded: Option<Instant>,
+    /// The highest spatial layer that was left only for a queue to drain: no hold applies to it.
+    lent: Option<u8>,
+    /// When a higher spatial layer was last given, and which.
+    upgraded: Option<(Instant, u8)>,
 }
 
 /// Divides the bandwidth to one receiver.
@@ -266,7 +279,11 @@ impl<K: Copy + Eq> Allocator<K> {
         self.streams.iter_mut().for_each(Stream::list_steps);
         match self.usable_bps {
             None => self.streams.iter_mut().for_each(|stream| stream.next = stream.len),
-            Some(estimate) => self.divide_within_proof(now, estimate),
+            Some(usable) => {
+                self.divide(now, self.estimate_bps.unwrap_or(usable).max(usable), true);
+                self.streams.iter_mut().for_each(|stream| stream.carried = stream.next);
+                self.divide_within_proof(now, usable);
+            }
         }
         let total: u64 = self.streams.iter().map(|stream| stream.cost(stream.next)).sum();
         let ample = self.estimate_bps.is_none_or(|bps| bps as f64 >= AMPLE * total as f64);
@@ -312,7 +329,10 @@ impl<K: Copy + Eq> Allocator<K> {
         let audio = self.streams.iter().filter(|s| s.demand.kind == StreamKind::Audio);
         let audio: u64 = audio.map(|stream| stream.cost(stream.len)).sum();
         let video = usable.saturating_sub(audio) as f64;
-        let mut left = Budget { bps: video, slack: video * (KEEP_MARGIN - 1.0), upwards };
+        let slack = video * (KEEP_MARGIN - 1.0);
+        let drains = self.usable_bps < self.estimate_bps;
+        let layer_slack = if drains { slack } else { video * (KEEP_LAYER_MARGIN - 1.0) };
+        let mut left = Budget { bps: video, slack, layer_slack, upwards };
         for stream in &mut self.streams {
             let is_audio = stream.demand.kind == StreamKind::Audio;
             stream.next = if is_audio { stream.len } else { 0 };
@@ -348,8 +368,9 @@ impl<K: Copy + Eq> Allocator<K> {
 /// What is left to give.
 struct Budget {
     bps: f64,
-    /// What may be overdrawn for what a stream already has.
+    /// What may be overdrawn for what a stream already has, and if that is a spatial layer.
     slack: f64,
+    layer_slack: f64,
     /// Whether streams may go up.
     upwards: bool,
 }
@@ -367,6 +388,7 @@ impl Budget {
             let fits = match to <= stream.given {
                 true if to == 1 => extra <= LAST_MARGIN * (self.bps + self.slack),
                 true if stream.is_fresh(now) => extra <= FRESH_MARGIN * (self.bps + self.slack),
+                true if stream.begins_layer(to) => extra <= self.bps + self.layer_slack,
                 true => extra <= self.bps + self.slack,
                 false if !self.upwards && stream.is_known() && stream.is_above(to) => false,
                 false => stream.margin(now, to).is_some_and(|factor| {
@@ -394,11 +416,13 @@ impl<K: Copy> Stream<K> {
             len: 0,
             given: 0,
             next: 0,
+            carried: 0,
             allocation: None,
             state: StreamState::Active,
             hold_until: None,
             hold: UPGRADE_HOLD,
             lowered: None,
+            lent: None,
             upgraded: None,
         };
         stream.list_steps();
@@ -415,10 +439,13 @@ impl<K: Copy> Stream<K> {
     ) -> Option<Change<K>> {
         let before = std::mem::replace(&mut self.given, self.next);
         let lowered = self.next < before.min(self.len);
-        let spatial = |n: usize| n.checked_sub(1).map(|index| self.steps[index].spatial);
-        let (old, new) = (spatial(before.min(self.len)), spatial(self.next));
+        let (old, new) = (self.spatial(before.min(self.len)), self.spatial(self.next));
         if new < old {
-            let flapped = self.upgraded.take().is_some_and(|at| now < at + FLAP_WINDOW);
+            let flapped = self.upgraded.take().filter(|(at, _)| now < *at + FLAP_WINDOW);
+            let carried = self.spatial(self.carried);
+            // What went wrong lately is not lent again.
+            self.lent = carried.filter(|_| flapped.is_none_or(|(_, layer)| Some(layer) > carried));
+            let flapped = flapped.is_some();
             let longer = (self.hold * 2).min(MAX_UPGRADE_HOLD);
             let calm = self.hold_until.is_none_or(|until| now >= until + FLAP_WINDOW);
             self.hold = match (flapped, calm) {
@@ -429,7 +456,7 @@ impl<K: Copy> Stream<K> {
             self.hold_until = Some(now + self.hold);
             self.lowered = Some(now);
         } else if new > old && self.allocation.is_some() {
-            self.upgraded = Some(now);
+            self.upgraded = new.map(|layer| (now, layer));
         }
         let starved = self.demand.enabled && self.len > 0 && self.next == 0;
         let allocation = if self.is_audio() || (self.next == self.len && ample) {
@@ -468,7 +495,11 @@ impl<K: Copy> Stream<K> {
         if !self.is_above(to) {
             return Some(UPGRADE_MARGIN);
         }
-        if self.lowered.is_some_and(|at| now < at + UPGRADE_HOLD) {
+        let lowered_within = |time| self.lowered.is_some_and(|at| now < at + time);
+        if self.spatial(to) <= self.lent && lowered_within(LENT) {
+            return Some(LENT_MARGIN);
+        }
+        if lowered_within(UPGRADE_HOLD) {
             return None;
         }
         // Nothing at all is worse than a layer that comes and goes.
@@ -478,8 +509,16 @@ impl<K: Copy> Stream<K> {
 
     /// Whether a step has a higher spatial layer than what is given.
     fn is_above(&self, step: usize) -> bool {
-        let spatial = |n: usize| (n > 0).then(|| self.steps[n - 1].spatial);
-        spatial(step) > spatial(self.given.min(self.len))
+        self.spatial(step) > self.spatial(self.given.min(self.len))
+    }
+
+    /// Whether a step has a higher spatial layer than the one before.
+    fn begins_layer(&self, step: usize) -> bool {
+        self.spatial(step) > self.spatial(step - 1)
+    }
+
+    fn spatial(&self, step: usize) -> Option<u8> {
+        step.checked_sub(1).map(|index| self.steps[index].spatial)
     }
 
     /// Whether the stream has flowed, or was kept from it; a new one begins with what the estimate
@@ -495,7 +534,7 @@ impl<K: Copy> Stream<K> {
 
     /// Whether the stream has gone up so lately that its key frame still weighs on the path.
     fn is_fresh(&self, now: Instant) -> bool {
-        self.upgraded.is_some_and(|at| now < at + FRESH)
+        self.upgraded.is_some_and(|(at, _)| now < at + FRESH)
     }
 
     fn weight(&self) -> usize {

@@ -315,6 +315,44 @@ fn what_is_a_little_too_much_waits_for_the_key_frame_of_the_lower_layer() {
 }
 
 #[test]
+fn a_layer_that_the_path_carries_comes_back_when_the_queue_has_drained() {
+    let mut bench = Bench::new(true, &[camera()]);
+    bench.at(0, 1_900_000);
+    let mut draining = |at, estimate, usable| {
+        bench.allocator.set_estimate(Some((estimate, usable)));
+        let told = &mut bench.told;
+        bench.allocator.allocate(bench.t0 + ms(at), |change| told.push((0, change)));
+        bench.of(0)
+    };
+    assert_eq!(draining(100, 570_000, 240_000), up_to(0, 3));
+    assert_eq!(draining(400, 570_000, 570_000), up_to(1, 3));
+    // The layer above has its hold, and so has this one if it has to go again.
+    assert_eq!(draining(700, 1_900_000, 1_900_000), up_to(1, 3));
+    assert_eq!(draining(2_500, 570_000, 240_000), up_to(0, 3));
+    assert_eq!(draining(2_900, 570_000, 570_000), up_to(0, 3));
+}
+
+#[test]
+fn what_was_measured_long_ago_has_to_be_proven_again() {
+    let mut bench = Bench::new(true, &[camera()]);
+    bench.at(0, 1_900_000);
+    bench.allocator.set_estimate(Some((600_000, 240_000)));
+    let told = &mut bench.told;
+    bench.allocator.allocate(bench.t0 + ms(8_100), |change| told.push((0, change)));
+    // The top layer was there for so long that its end is no flap: the hold is over, the margin is not.
+    assert_eq!(bench.at(8_100 + 3_100, 380_000).of(0), up_to(0, 3));
+    assert_eq!(bench.at(8_100 + 3_400, 395_000).of(0), up_to(1, 1));
+}
+
+#[test]
+fn a_spatial_layer_is_kept_in_a_short_dip_and_its_temporal_layers_are_not() {
+    let mut bench = Bench::new(true, &[camera()]);
+    assert_eq!(bench.at(0, 600_000).of(0), up_to(1, 3));
+    assert_eq!(bench.at(3_000, 340_000).of(0), up_to(1, 1));
+    assert_eq!(bench.at(6_000, 320_000).of(0), up_to(0, 3));
+}
+
+#[test]
 fn new_rates_alone_wait_for_their_turn() {
     let mut bench = Bench::new(true, &[camera()]);
     assert_eq!(bench.at(0, 600_000).of(0), up_to(1, 3));

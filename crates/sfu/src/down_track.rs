@@ -138,18 +138,6 @@ pub struct ReceiverFeedback {
     pub rtt: Option<Duration>,
 }
 
-/// What a new allocation does to the layer that flows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Switch {
-    /// Nothing, or nothing at once.
-    None,
-    /// A layer was left at once for want of bandwidth. Packets of the track that wait in the pacer are in
-    /// the way of the key frame that the receiver needs, and are dropped (see [`DownTrack::count_left`]).
-    Left,
-    /// A higher layer will begin, with a key frame.
-    Begins,
-}
-
 /// State of one subscription. Most of them are quiet at any time, in a large room: what only a flowing
 /// one needs takes memory when it begins to flow.
 #[derive(Debug)]
@@ -223,8 +211,10 @@ impl DownTrack {
         self.on_goal_changed(now, false);
     }
 
-    /// Changes what the receiver's network can carry. Returns what the pacer must know of it.
-    pub fn set_allocation(&mut self, now: Instant, allocation: Allocation) -> Switch {
+    /// Changes what the receiver's network can carry. Returns whether a layer was left at once for want of
+    /// it: packets of the track that wait in the pacer are in the way of the key frame that the receiver
+    /// needs then, and are dropped (see [`count_left`](Self::count_left)).
+    pub fn set_allocation(&mut self, now: Instant, allocation: Allocation) -> bool {
         self.allocation = allocation;
         let urgent = matches!(allocation, Allocation::UpTo { urgent: true, .. });
         self.on_goal_changed(now, urgent)
@@ -478,10 +468,10 @@ impl DownTrack {
         Some(goal)
     }
 
-    fn on_goal_changed(&mut self, now: Instant, urgent: bool) -> Switch {
+    fn on_goal_changed(&mut self, now: Instant, urgent: bool) -> bool {
         let Some(goal) = self.goal() else {
             self.selector.stop(now);
-            return Switch::None;
+            return false;
         };
         let current = self.current_layer();
         let above = current.is_some_and(|current| current > goal.spatial);
@@ -496,11 +486,7 @@ impl DownTrack {
         // A new wish is asked for at once, not after the interval of the old one.
         self.key_frame_asked = None;
         self.note_layer_distance(now);
-        match current {
-            Some(_) if leaves => Switch::Left,
-            Some(current) if current < goal.spatial => Switch::Begins,
-            Some(_) | None => Switch::None,
-        }
+        leaves
     }
 
     fn awaited_layer(&self) -> Option<u8> {

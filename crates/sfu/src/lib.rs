@@ -46,7 +46,7 @@ pub use body::{BodyPool, PacketBody};
 pub use descriptor::Described;
 pub use down_track::{
     Allocation, DownTrack, DownTrackConfig, DownTrackSettings, Forwarded, NackCounters,
-    ReceiverFeedback, Resend, Switch,
+    ReceiverFeedback, Resend,
 };
 pub use drop_reason::{DropCounters, DropReason};
 pub use history::TrackHistory;

@@ -5,8 +5,8 @@
 //! a receiver with little bandwidth: beyond a burst that the path takes in its stride, video waits
 //! in a bounded queue and drains at a multiple of the estimate. Audio and retransmissions never
 //! wait. What the queue cannot hold leaves at once; what waits is dropped only if its layer is left.
-//! While a long queue on the path drains, and while a higher layer begins, nothing bursts: what would not
-//! fit there, or would look as if it did not, waits here.
+//! While a long queue on the path drains, and where the layers that were chosen leave little of the
+//! estimate, nothing bursts: what would not fit there, or would look as if it did not, waits here.
 //!
 //! Probes are timed here: while one runs, media counts as part of it, and padding fills it up.
 
@@ -28,10 +28,14 @@ const BURST_BYTES: (f64, f64) = (4_800.0, 63_000.0);
 const FULL_SHARE: f64 = 0.7;
 /// The burst then, bytes: one packet.
 const BURST_OF_FULL: f64 = 1_200.0;
-/// How long nothing bursts once a higher layer was chosen: until its key frame has been made and has
-/// left. It is several times as large as other frames of a layer that only just fits, and as a queue on
-/// the path it would look as if the layer did not: it would have to go again.
-const LAYER_BEGINS: Duration = Duration::from_secs(3);
+/// Where what was chosen needs more than the estimate divided by this, nothing bursts either: frames, and
+/// key frames above all, would be a queue on the path, as if the layer did not fit. They take this time
+/// there anyway.
+const AMPLE: f64 = 1.3;
+/// If something has waited for this long then, it is no key frame, but more comes than leaves: what waits
+/// leaves at this factor.
+const BACKLOG: Duration = Duration::from_secs(1);
+const BACKLOG_FACTOR: f64 = 1.1;
 /// Packets that wait at most, and how long: a frame later than this is worth less than its
 /// smoothness.
 const MAX_QUEUED: usize = 256;
@@ -112,12 +116,10 @@ struct Queued<T> {
 pub struct Pacer<T> {
     rate: f64,
     burst: f64,
-    /// Whether nothing bursts: so much waits on the path that it might not fit, or a layer begins.
+    /// Whether nothing bursts: so much waits on the path, or is about to, that it might not fit.
     full: bool,
     /// Whether a layer was left, and what it put on the path still drains.
     left: bool,
-    /// Until when a layer that was begun is let out without bursts.
-    begins_until: Option<Instant>,
     /// Bytes sent beyond the pacing rate.
     debt: f64,
     /// Bytes that may be retransmitted, per second and at the moment.
@@ -126,6 +128,8 @@ pub struct Pacer<T> {
     updated: Instant,
     queue: VecDeque<Queued<T>>,
     queued_bytes: usize,
+    /// Since when the queue was not empty.
+    waits_since: Option<Instant>,
     probes: VecDeque<Probe>,
     stats: PacerStats,
 }
@@ -138,23 +142,29 @@ impl<T> Pacer<T> {
             burst: 0.0,
             full: false,
             left: false,
-            begins_until: None,
             debt: 0.0,
             retransmission_rate: 0.0,
             retransmission_credit: MIN_RETRANSMISSION_BURST,
             updated: now,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            waits_since: None,
             probes: VecDeque::with_capacity(MAX_PROBES),
             stats: PacerStats::default(),
         };
-        pacer.set_rates(now, estimate_bps, estimate_bps);
+        pacer.set_rates(now, estimate_bps, estimate_bps, 0);
         pacer
     }
 
-    /// Takes a new estimate and what of it is usable now, bits per second. If that is less, a queue on
-    /// the path drains: no time for probes, and if it is long, none for bursts.
-    pub fn set_rates(&mut self, now: Instant, estimate_bps: u64, usable_bps: u64) {
+    /// Takes a new estimate and what of it is usable now and was allocated, bits per second. If less is
+    /// usable, a queue on the path drains: no time for probes, and if it is long, none for bursts.
+    pub fn set_rates(
+        &mut self,
+        now: Instant,
+        estimate_bps: u64,
+        usable_bps: u64,
+        allocated_bps: u64,
+    ) {
         self.settle(now);
         self.retransmission_rate = usable_bps as f64 / 8.0 * RETRANSMISSION_SHARE;
         let draining = usable_bps < estimate_bps;
@@ -162,10 +172,18 @@ impl<T> Pacer<T> {
             self.cancel_probes();
         }
         self.left &= draining;
-        let begins = self.begins_until.is_some_and(|until| now < until);
-        let full = self.left || begins || (usable_bps as f64) < FULL_SHARE * estimate_bps as f64;
-        let factor = if full { 1.0 } else { PACING_FACTOR };
-        self.rate = (estimate_bps as f64 * factor / 8.0).max(1.0);
+        let (estimate, allocated) = (estimate_bps as f64, allocated_bps as f64);
+        let drains = self.left || (usable_bps as f64) < FULL_SHARE * estimate;
+        let tight = allocated * AMPLE > estimate;
+        let backlog = self.waits_since.is_some_and(|since| now >= since + BACKLOG);
+        let rate = match (drains, tight) {
+            (true, _) => estimate,
+            (false, true) if backlog => estimate.max(allocated) * BACKLOG_FACTOR,
+            (false, true) => estimate,
+            (false, false) => estimate * PACING_FACTOR,
+        };
+        self.rate = (rate / 8.0).max(1.0);
+        let full = drains || tight;
         if full {
             self.burst = BURST_OF_FULL;
             // What a burst owes already waits on the path.
@@ -313,12 +331,8 @@ impl<T> Pacer<T> {
         let before = self.queue.len();
         self.queue.retain(|queued| keep(&queued.item));
         self.queued_bytes = self.queue.iter().map(|queued| queued.size).sum();
+        self.waits_since = self.waits_since.filter(|_| !self.queue.is_empty());
         (before - self.queue.len()) as u64
-    }
-
-    /// A higher layer is about to begin: lets nothing burst until its key frame has passed.
-    pub fn begin_layer(&mut self, now: Instant) {
-        self.begins_until = Some(now + LAYER_BEGINS);
     }
 
     /// Pays the debt of the time that passed.
@@ -340,12 +354,14 @@ impl<T> Pacer<T> {
 
     fn enqueue(&mut self, now: Instant, item: T, size: usize) {
         self.queued_bytes += size;
+        self.waits_since.get_or_insert(now);
         self.queue.push_back(Queued { item, size, since: now });
     }
 
     fn pop(&mut self) -> Option<T> {
         let first = self.queue.pop_front()?;
         self.queued_bytes -= first.size;
+        self.waits_since = self.waits_since.filter(|_| !self.queue.is_empty());
         Some(first.item)
     }
 
@@ -521,7 +537,7 @@ mod tests {
             skip_bytes: 0,
         };
         pacer.start_probe(t0, cluster);
-        pacer.set_rates(t0 + ms(100), 300_000, 200_000);
+        pacer.set_rates(t0 + ms(100), 300_000, 200_000, 0);
         assert_eq!(pacer.stats().abandoned_probes, 1);
         let t1 = t0 + ms(200);
         assert_eq!(push_frame(&mut pacer, t1, 3), [0]);
@@ -538,27 +554,48 @@ mod tests {
         let waiting = pacer.queued().0;
         assert_eq!(pacer.make_way(|packet| *packet == 9) as usize, waiting - 1);
         assert_eq!(pacer.queued(), (1, 1_200));
-        pacer.set_rates(t0 + ms(500), 300_000, 290_000);
+        pacer.set_rates(t0 + ms(500), 300_000, 290_000, 0);
         assert!(matches!(pacer.poll(t0 + ms(500)), Some(Paced::Packet(9))));
         assert_eq!(push_frame(&mut pacer, t0 + ms(500), 3), [0], "a queue drains");
-        pacer.set_rates(t0 + ms(1_000), 300_000, 300_000);
+        pacer.set_rates(t0 + ms(1_000), 300_000, 300_000, 0);
         while pacer.poll(t0 + ms(1_000)).is_some() {}
         assert_eq!(push_frame(&mut pacer, t0 + ms(1_000), 3), [0, 1, 2], "none does");
     }
 
     #[test]
-    fn the_key_frame_of_a_layer_that_begins_is_no_burst() {
+    fn what_leaves_little_of_the_estimate_does_not_burst() {
         let t0 = epoch();
         let mut pacer = Pacer::new(t0, 600_000);
-        pacer.begin_layer(t0);
-        pacer.set_rates(t0, 600_000, 600_000);
+        pacer.set_rates(t0, 600_000, 600_000, 520_000);
         // At the estimate, 16 ms each, and not at a multiple of it.
         assert_eq!(push_frame(&mut pacer, t0, 4), [0]);
         let left: Vec<u64> = drain(&mut pacer, t0, 100).iter().map(|(at, _)| *at).collect();
         assert_eq!(left, [0, 16, 32]);
-        let later = t0 + LAYER_BEGINS;
-        pacer.set_rates(later, 600_000, 600_000);
-        assert_eq!(push_frame(&mut pacer, later, 4).len(), 4);
+        let t2 = t0 + ms(1_000);
+        pacer.set_rates(t2, 600_000, 600_000, 160_000);
+        assert_eq!(push_frame(&mut pacer, t2, 4).len(), 4);
+    }
+
+    #[test]
+    fn what_has_waited_for_long_where_the_estimate_is_tight_leaves_faster() {
+        let t0 = epoch();
+        let mut pacer = Pacer::new(t0, 480_000);
+        let mut waiting = Vec::new();
+        // A packet of 20 ms each 19.
+        for at in 0..3_000 {
+            let now = t0 + ms(at);
+            pacer.set_rates(now, 480_000, 480_000, 480_000);
+            if at % 19 == 0 && pacer.push(now, 0, 1_200, Urgency::Video).is_some() {
+                pacer.on_sent(now, 1_200);
+            }
+            while pacer.poll(now).is_some() {
+                pacer.on_sent(now, 1_200);
+            }
+            waiting.push(pacer.queued().0);
+        }
+        let most = |range: std::ops::Range<usize>| waiting[range].iter().max().copied();
+        assert!(most(0..1_100) >= Some(2), "{waiting:?}");
+        assert!(waiting[1_100..].contains(&0), "{waiting:?}");
     }
 
     #[test]

@@ -57,7 +57,7 @@ fn the_layer_follows_the_link() {
             let stats = control.estimator.stats();
             check!(
                 step.at_most.is_some_and(|at| at <= within)
-                    && (rate_bps == 600_000 || step.settled.is_some_and(|at| at <= 8_000)),
+                    && (rate_bps == 600_000 || step.settled.is_some_and(|at| at <= within)),
                 "{rate_bps} bps: {step:?}, {stats:?}"
             );
             check!(step.freeze_ms <= 500, "{rate_bps} bps: {step:?} {stats:?}");
@@ -66,12 +66,12 @@ fn the_layer_follows_the_link() {
         assert_eq!(call.violations(), [""; 0]);
         Ok(seen)
     });
-    // The middle layer fills seven eighths of 600 kbit/s. Most runs stay on it; a few have had to leave it
-    // for a while, or wait for a proof that it fits.
-    let settled = |steps: &Vec<Step>| steps[0].settled.is_some_and(|at| at <= 8_000);
+    // The middle layer fills seven eighths of 600 kbit/s, and in a few runs, with a key frame, more than
+    // all of it for a while: it has to be left once more.
+    let settled = |steps: &Vec<Step>| steps[0].settled.is_some_and(|at| at <= 2_000);
     let on_layer = runs.iter().filter(|steps| settled(steps)).count();
-    tell("runs on the middle layer of 600 kbit/s within 8 s", std::iter::once(on_layer as f64));
-    assert!(on_layer * 10 >= runs.len() * 6 || runs.len() < 20, "{on_layer} of {}", runs.len());
+    tell("runs on the middle layer of 600 kbit/s within 2 s", std::iter::once(on_layer as f64));
+    assert!(on_layer * 20 >= runs.len() * 19 || runs.len() < 20, "{on_layer} of {}", runs.len());
     for (index, what) in ["4 M to 600 k", "600 k to 300 k", "300 k to 4 M"].iter().enumerate() {
         let of = |figure: fn(&Step) -> f64| runs.iter().map(move |steps| figure(&steps[index]));
         tell(&format!("{what}: at most on the layer, ms"), of(|s| when(s.at_most)));

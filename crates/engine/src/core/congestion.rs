@@ -18,7 +18,7 @@ use sluice_sfu::bwe::{
 };
 use sluice_sfu::meter::LayerRates;
 use sluice_sfu::pacer::{MAX_PADDING_ONLY, PADDING_HEADER, Paced, Pacer, Urgency};
-use sluice_sfu::{Allocation, LayerSet, MediaPacket, Resend, Switch};
+use sluice_sfu::{Allocation, LayerSet, MediaPacket, Resend};
 
 use crate::api::EventKind;
 use crate::config::CongestionConfig;
@@ -253,7 +253,7 @@ impl Congestion {
         self.estimator.handle_timeout(now);
         let estimate = self.estimate(now);
         let (whole, usable) = estimate.unwrap_or((self.config.max_bps, self.config.max_bps));
-        self.pacer.set_rates(now, whole, usable);
+        self.pacer.set_rates(now, whole, usable, self.allocator.allocated_bps());
         self.allocator.set_allow_pause(self.config.allow_pause && now >= self.since + PAUSE_GRACE);
         self.allocator.set_estimate(estimate);
         // Without RTX nothing can be proven; the estimate has to be believed.
@@ -428,17 +428,11 @@ impl Core {
 
     fn apply_allocation(&mut self, now: Instant, change: Change<DownKey>) {
         let Some(down) = self.downs.get_mut(change.stream) else { return };
-        let switch = down.track.set_allocation(now, change.allocation);
-        let state = self.peers.get_mut(down.peer);
+        let left = down.track.set_allocation(now, change.allocation);
+        let state = self.peers.get_mut(down.peer).filter(|_| left);
         if let Some(congestion) = state.and_then(|state| state.congestion.as_mut()) {
-            match switch {
-                Switch::Left => {
-                    let is_other = |held: &Held| held.egress.down != change.stream;
-                    down.track.count_left(congestion.pacer.make_way(is_other));
-                }
-                Switch::Begins => congestion.pacer.begin_layer(now),
-                Switch::None => {}
-            }
+            let is_other = |held: &Held| held.egress.down != change.stream;
+            down.track.count_left(congestion.pacer.make_way(is_other));
         }
         self.stats.allocation_changes += 1;
         if let Some(state) = change.state {

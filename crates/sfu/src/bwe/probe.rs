@@ -281,7 +281,11 @@ impl ProbeController {
             return;
         }
         if self.state == State::Init {
-            return self.probe_initially(now, situation.estimate_bps);
+            // A path that was seen to be full needs no large steps.
+            match self.congested {
+                None => return self.probe_initially(now, situation.estimate_bps),
+                Some(_) => self.state = State::Done,
+            }
         }
         let rose = situation.estimate_bps as f64 >= SUCCESS * self.probed_from_bps as f64;
         if self.bucket > 0 && self.congested.is_some_and(|at| now < at + FILLING) {
@@ -417,6 +421,17 @@ mod tests {
         controller.set_desired(400_000);
         controller.on_time(t0, &situation(300_000));
         assert_eq!(rates(&mut controller), [600_000, 600_000]);
+    }
+
+    #[test]
+    fn a_path_that_was_full_is_not_probed_in_large_steps() {
+        let t0 = epoch();
+        let mut controller = ProbeController::new(20_000_000);
+        controller.set_desired(6_000_000);
+        controller.on_time(t0, &Situation { congested: true, ..situation(300_000) });
+        assert_eq!(rates(&mut controller), []);
+        controller.on_time(t0 + Duration::from_secs(1), &situation(300_000));
+        assert_eq!(rates(&mut controller), [600_000]);
     }
 
     #[test]

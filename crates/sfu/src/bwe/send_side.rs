@@ -24,6 +24,12 @@ const IDLE: Duration = Duration::from_secs(2);
 const FEEDBACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// What was lost before a silence of this length says nothing of the path after it.
 const LOSS_MEMORY: Duration = Duration::from_secs(1);
+/// When the delay shows that the path carries less than this share of what was thought, the losses until
+/// its queue has drained are what that could not hold: it is answered, and they say nothing of what is
+/// sent after.
+const MUCH_SLOWER: f64 = 0.7;
+/// The longest time of that.
+const OVERFLOW: Duration = Duration::from_secs(1);
 /// Factor on the estimate for each second without feedback.
 const SILENCE_BACKOFF: f64 = 0.7;
 const SILENCE_STEP: Duration = Duration::from_secs(1);
@@ -47,6 +53,10 @@ pub struct SendSideEstimator {
     acked: AckedBitrate,
     delay: DelayBased,
     loss: LossBased,
+    /// Packets sent before this do not count as lost, microseconds.
+    loss_from_us: i64,
+    /// When the path was last seen to be much slower, until its queue has drained.
+    slower: Option<Instant>,
     probe_results: ProbeResults,
     probes: ProbeController,
     alr: AlrDetector,
@@ -76,6 +86,8 @@ impl SendSideEstimator {
             acked: AckedBitrate::default(),
             delay: DelayBased::new(&config),
             loss: LossBased::new(config.start_bps, config.min_bps),
+            loss_from_us: 0,
+            slower: None,
             probe_results: ProbeResults::default(),
             probes: ProbeController::new(config.max_bps),
             alr: AlrDetector::new(now),
@@ -125,11 +137,23 @@ impl SendSideEstimator {
         let with_probe = self.probed.is_some_and(|at| now < at + ACKED_MEMORY);
         self.proof.note(now, acked_bps.filter(|_| !with_probe), proof);
         self.delay.on_results(now, now_us, &self.results, acked_bps);
+        let before_bps = self.delay.bitrate_bps();
         let recovered = self.delay.update(now, acked_bps, bottleneck_bps, probe);
+        if (self.delay.bitrate_bps() as f64) < MUCH_SLOWER * before_bps as f64 {
+            self.loss = LossBased::new(self.delay.bitrate_bps(), self.config.min_bps);
+            self.slower = Some(now);
+        }
+        if self.slower.is_some() {
+            self.loss_from_us = now_us;
+        }
+        let drains = self.delay.queue() >= LONG_QUEUE;
+        self.slower = self.slower.filter(|at| drains && now < *at + OVERFLOW);
         if let Some(probe) = probe {
             self.loss.on_probe(probe.bps.min(self.delay.bitrate_bps()));
         }
-        self.loss.update(now, &self.results, self.delay.bitrate_bps(), acked_bps);
+        let answered = self.results.partition_point(|result| result.sent_us < self.loss_from_us);
+        let results = &self.results[answered..];
+        self.loss.update(now, results, self.delay.bitrate_bps(), acked_bps);
         self.settle();
         self.drain(now);
         let situation = self.situation(now);

@@ -9,7 +9,7 @@ use sluice_sfu::allocator::{Allocator, AllocatorConfig, StreamDemand, StreamKind
 use sluice_sfu::bwe::{BandwidthEstimator, BweConfig, PacketSent, SendSideEstimator};
 use sluice_sfu::meter::{LayerRates, TrackMeter};
 use sluice_sfu::pacer::{MAX_PADDING_ONLY, Paced, Pacer, Urgency};
-use sluice_sfu::{DownTrack, LayerSet, MediaPacket, Switch, TrackHistory};
+use sluice_sfu::{DownTrack, LayerSet, MediaPacket, TrackHistory};
 use sluice_sim::Link;
 use sluice_sim::feedback_receiver::{Feedback, FeedbackReceiver};
 
@@ -102,7 +102,7 @@ impl Control {
         self.estimator.handle_timeout(now);
         let estimate = self.estimator.estimate_bps();
         let usable = self.estimator.usable_bps();
-        self.pacer.set_rates(now, estimate, usable);
+        self.pacer.set_rates(now, estimate, usable, self.allocator.allocated_bps());
         if now >= self.next_meter {
             self.next_meter = now + METER_INTERVAL;
             let rates = self.meter.expected_rates(now, self.live);
@@ -118,13 +118,9 @@ impl Control {
         self.allocator.allocate(now, |change| match (change.stream, &mut sound) {
             (MICROPHONE, Some(sound)) => _ = sound.set_allocation(now, change.allocation),
             _ => {
-                match down.set_allocation(now, change.allocation) {
-                    Switch::Left => {
-                        let ssrc = down.config().ssrc;
-                        down.count_left(pacer.make_way(|packet| !is_of(packet, ssrc)));
-                    }
-                    Switch::Begins => pacer.begin_layer(now),
-                    Switch::None => {}
+                if down.set_allocation(now, change.allocation) {
+                    let ssrc = down.config().ssrc;
+                    down.count_left(pacer.make_way(|packet| !is_of(packet, ssrc)));
                 }
                 *state = change.state.unwrap_or(*state);
             }

@@ -205,7 +205,7 @@ impl Flow {
         }
         self.estimator.handle_timeout(now);
         let (estimate, usable) = (self.estimator.estimate_bps(), self.estimator.usable_bps());
-        self.pacer.set_rates(now, estimate, usable);
+        self.pacer.set_rates(now, estimate, usable, 0);
         while let Some(cluster) = self.estimator.poll_probe(now) {
             self.pacer.start_probe(now, cluster);
         }
