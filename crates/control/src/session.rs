@@ -109,6 +109,11 @@ impl SessionResponses {
         self.queue.recv().await
     }
 
+    /// Whether an output is there already.
+    pub fn has_next(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// An output that is there already.
     pub fn try_next(&mut self) -> Option<SessionOutput> {
         self.queue.try_recv().ok()

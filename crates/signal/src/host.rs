@@ -18,6 +18,8 @@ pub trait SessionSink: Send + Sync + 'static {
 pub trait SessionSource: Send + 'static {
     /// The next output; `None` when the session ended without a proper close.
     fn next(&mut self) -> impl Future<Output = Option<SessionOutput>> + Send;
+    /// Whether an output is there already.
+    fn has_next(&self) -> bool;
 }
 
 /// A started session.
@@ -136,6 +138,10 @@ impl SessionSink for SessionRequests {
 impl SessionSource for SessionResponses {
     async fn next(&mut self) -> Option<SessionOutput> {
         Self::next(self).await
+    }
+
+    fn has_next(&self) -> bool {
+        Self::has_next(self)
     }
 }
 

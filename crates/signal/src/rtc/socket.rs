@@ -19,6 +19,7 @@ use sluice_proto::signal_request::Message as Request;
 use sluice_proto::signal_response::Message as Response;
 use sluice_proto::{Pong, RoomMovedResponse, SignalRequest};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_websockets::{CloseCode, Error, Message as Frame};
 
@@ -48,6 +49,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Answers of this module that may wait for the writer.
 const LOCAL_QUEUE: usize = 16;
+
+/// Frames that leave in one system call at most. The library writes earlier when they are long.
+const WRITE_BATCH: usize = 8;
 
 /// A session that is ready for its socket.
 pub(super) struct Opening<H: SessionHost> {
@@ -126,7 +130,8 @@ pub(super) async fn run<H: SessionHost>(socket: WebSocket, opening: Opening<H>, 
         max_message_size,
         heard: None,
     };
-    let writer = Writer { sink, responses, local_queue, encoding, shared, api_key, written };
+    let writer =
+        Writer { sink, responses, local_queue, encoding, shared, api_key, written, unflushed: 0 };
 
     let reading = reader.run(stream, reader_ends);
     let writing = writer.run(first, reader_ended);
@@ -262,6 +267,8 @@ struct Writer<H: SessionHost> {
     api_key: String,
     /// When something was written last.
     written: Instant,
+    /// Frames that wait for those behind them.
+    unflushed: usize,
 }
 
 impl<H: SessionHost> Writer<H> {
@@ -274,6 +281,9 @@ impl<H: SessionHost> Writer<H> {
         let mut pings = interval_at(first_ping(), PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let close = loop {
+            if step.is_continue() {
+                step = self.flush_unless_more().await;
+            }
             if let ControlFlow::Break(close) = step {
                 break close;
             }
@@ -398,9 +408,28 @@ impl<H: SessionHost> Writer<H> {
         self.write(Frame::ping(Bytes::new())).await
     }
 
+    /// Queues a frame; [`Self::flush_unless_more`] has to follow.
     async fn write(&mut self, frame: Frame) -> Step {
         self.written = Instant::now();
-        match timeout(WRITE_TIMEOUT, self.sink.send(frame)).await {
+        self.unflushed += 1;
+        let fed = timeout(WRITE_TIMEOUT, self.sink.feed(frame)).await;
+        self.progress(&fed)
+    }
+
+    /// Writes what is queued, unless more of it is there already: a room says several things at once,
+    /// and each write is a system call here and a wake-up of the client.
+    async fn flush_unless_more(&mut self) -> Step {
+        let more = self.unflushed < WRITE_BATCH && self.responses.has_next();
+        if self.unflushed == 0 || more {
+            return ControlFlow::Continue(());
+        }
+        self.unflushed = 0;
+        let flushed = timeout(WRITE_TIMEOUT, self.sink.flush()).await;
+        self.progress(&flushed)
+    }
+
+    fn progress(&self, written: &Result<Result<(), Error>, Elapsed>) -> Step {
+        match written {
             Ok(Ok(())) => ControlFlow::Continue(()),
             // The reader sees the same and says it better.
             Ok(Err(_)) => ControlFlow::Break(None),

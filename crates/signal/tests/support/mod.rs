@@ -78,6 +78,10 @@ impl SessionSource for FakeSource {
     async fn next(&mut self) -> Option<SessionOutput> {
         self.0.recv().await
     }
+
+    fn has_next(&self) -> bool {
+        !self.0.is_empty()
+    }
 }
 
 impl SessionHost for FakeHost {
