@@ -72,8 +72,8 @@ impl DtlsIdentity {
     }
 
     /// A DTLS 1.2 endpoint with this certificate: server until [`DtlsSession::become_client`].
-    pub(crate) fn session(&self, now: Instant) -> Box<dyn DtlsSession> {
-        Box::new(DimplSession::new(self, now))
+    pub(crate) fn session(self: &Arc<Self>) -> Box<dyn DtlsSession> {
+        Box::new(DimplSession { identity: self.clone(), client: false, inner: None })
     }
 }
 
@@ -109,8 +109,8 @@ pub(crate) enum DtlsOutput {
     Data,
     /// The peer closed the session.
     Closed,
-    /// Nothing more for now; call `handle_timeout` then.
-    Wait(Instant),
+    /// Nothing more for now; call `handle_timeout` then, if ever.
+    Wait(Option<Instant>),
 }
 
 /// Why a session is over.
@@ -143,57 +143,66 @@ pub(crate) trait DtlsSession: Send {
     fn poll(&mut self, buf: &mut Vec<u8>) -> DtlsOutput;
 }
 
+/// The library's session begins with the first packet or hello. It takes memory and parses the key, and
+/// many peers only wait: clients that publish nothing have one for it.
 struct DimplSession {
-    inner: Dtls,
-    /// The role is fixed by the first packet.
-    touched: bool,
+    identity: Arc<DtlsIdentity>,
+    client: bool,
+    inner: Option<Box<Dtls>>,
 }
 
 impl DimplSession {
-    fn new(identity: &DtlsIdentity, now: Instant) -> Self {
-        let inner = Dtls::new_12(identity.config.clone(), identity.certificate.clone(), now);
-        Self { inner, touched: false }
+    fn start(&mut self, now: Instant) -> &mut Dtls {
+        self.inner.get_or_insert_with(|| {
+            let (config, certificate) =
+                (self.identity.config.clone(), self.identity.certificate.clone());
+            let mut inner = Dtls::new_12(config, certificate, now);
+            inner.set_active(self.client);
+            Box::new(inner)
+        })
     }
 }
 
 impl DtlsSession for DimplSession {
     fn become_client(&mut self) {
-        if !self.touched {
-            self.inner.set_active(true);
-        }
+        self.client |= self.inner.is_none();
     }
 
     fn is_client(&self) -> bool {
-        self.inner.is_active()
+        self.client
     }
 
     fn handle_packet(&mut self, now: Instant, datagram: &[u8]) -> Result<(), DtlsError> {
-        self.touched = true;
+        let inner = self.start(now);
         // dimpl has no clock before the first timeout, and wants it refreshed before packets.
-        self.inner.handle_timeout(now)?;
-        Ok(self.inner.handle_packet(datagram)?)
+        inner.handle_timeout(now)?;
+        Ok(inner.handle_packet(datagram)?)
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsError> {
-        Ok(self.inner.handle_timeout(now)?)
+        Ok(self.start(now).handle_timeout(now)?)
     }
 
     fn send(&mut self, now: Instant, packet: &[u8]) -> Result<(), DtlsError> {
-        self.inner.handle_timeout(now)?;
-        self.inner.send_application_data(packet)?;
+        let inner = self.start(now);
+        inner.handle_timeout(now)?;
+        inner.send_application_data(packet)?;
         Ok(())
     }
 
     fn close(&mut self) {
-        // An error means that there is nobody to say goodbye to.
-        _ = self.inner.close();
+        if let Some(inner) = &mut self.inner {
+            // An error means that there is nobody to say goodbye to.
+            _ = inner.close();
+        }
     }
 
     fn poll(&mut self, buf: &mut Vec<u8>) -> DtlsOutput {
+        let Some(inner) = &mut self.inner else { return DtlsOutput::Wait(None) };
         let mut room = POLL_BUFFER;
         loop {
             buf.resize(room, 0);
-            let (output, len) = match self.inner.poll_output(buf) {
+            let (output, len) = match inner.poll_output(buf) {
                 Output::BufferTooSmall { needed } => {
                     room = needed.max(room + 1);
                     continue;
@@ -209,7 +218,7 @@ impl DtlsSession for DimplSession {
                 }
                 Output::Connected => (DtlsOutput::Connected, 0),
                 Output::CloseNotify => (DtlsOutput::Closed, 0),
-                Output::Timeout(at) => (DtlsOutput::Wait(at), 0),
+                Output::Timeout(at) => (DtlsOutput::Wait(Some(at)), 0),
                 _ => continue,
             };
             buf.truncate(len);
@@ -233,5 +242,36 @@ impl From<dimpl::Error> for DtlsError {
             dimpl::Error::Timeout(_) => Self::Timeout,
             other => Self::Other(other.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_without_a_packet_takes_nothing_and_says_nothing() {
+        let identity = Arc::new(DtlsIdentity::generate().expect("an identity"));
+        let mut session = identity.session();
+        let mut buf = Vec::new();
+        assert_eq!(session.poll(&mut buf), DtlsOutput::Wait(None));
+        session.close();
+        assert_eq!(session.poll(&mut buf), DtlsOutput::Wait(None));
+        assert_eq!(buf.capacity(), 0);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant does as the origin")]
+    fn the_role_is_fixed_by_the_first_packet() {
+        let identity = Arc::new(DtlsIdentity::generate().expect("an identity"));
+        let (mut client, mut server) = (identity.session(), identity.session());
+        let now = Instant::now();
+        let mut hello = Vec::new();
+        client.become_client();
+        client.handle_timeout(now).expect("a hello");
+        assert_eq!(client.poll(&mut hello), DtlsOutput::Transmit);
+        server.handle_packet(now, &hello).expect("a hello");
+        server.become_client();
+        assert!(client.is_client() && !server.is_client());
     }
 }

@@ -101,7 +101,7 @@ impl Peer {
     pub fn new(params: PeerParams) -> Self {
         Self {
             ice: IceAgent::new(params.local),
-            dtls: params.dtls.session(params.now),
+            dtls: params.dtls.session(),
             identity: params.dtls,
             dtls_wake: None,
             dtls_route: None,
@@ -435,7 +435,7 @@ impl Peer {
 
     fn restart_handshake(&mut self) {
         self.handshake_attempts += 1;
-        self.dtls = self.identity.session(self.now);
+        self.dtls = self.identity.session();
         self.dtls_wake = None;
         self.certificate = None;
         self.srtp = None;
@@ -458,7 +458,7 @@ impl Peer {
                 // silence ends the peer.
                 DtlsOutput::Closed => {}
                 DtlsOutput::Wait(at) => {
-                    self.dtls_wake = Some(at);
+                    self.dtls_wake = at;
                     break;
                 }
             }
