@@ -1,4 +1,5 @@
 use super::*;
+use crate::meter::MAX_TEMPORAL;
 use crate::test_util::epoch;
 use proptest::prelude::*;
 
