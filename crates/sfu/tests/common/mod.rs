@@ -317,9 +317,21 @@ impl<C: Camera> Call<C> {
 
     /// Runs on; milliseconds until the viewer was at most on the layer to stay, and on it to stay.
     pub fn settle(&mut self, viewer: usize, layer: u8, total: u64) -> (Option<u64>, Option<u64>) {
+        self.settle_watched(viewer, layer, total, |_| {})
+    }
+
+    /// The same, with a look at the viewer each 50 ms.
+    pub fn settle_watched(
+        &mut self,
+        viewer: usize,
+        layer: u8,
+        total: u64,
+        mut look: impl FnMut(&Viewer),
+    ) -> (Option<u64>, Option<u64>) {
         let (mut below, mut since, mut above) = (None, None, 0);
         for step in 1..=total / 50 {
             self.run_for(ms(50));
+            look(&self.viewers[viewer]);
             let current = self.viewers[viewer].down.current_layer();
             match current <= Some(layer) {
                 true => {
