@@ -55,6 +55,10 @@ const GROWTH_WINDOW: Duration = Duration::from_millis(300);
 const HOLD: Duration = Duration::from_millis(300);
 const HOLD_FACTOR: u32 = 2;
 const MAX_HOLD: Duration = Duration::from_secs(60);
+/// A loss of this share is over when so many packets in a row have come that under it they would have
+/// with this probability: while little is sent, as after it, what it lost would weigh for seconds.
+const HEAVY_LOSS: f64 = 0.2;
+const IMPROBABLE: f64 = 0.01;
 /// Less is none.
 const NO_LOSS: f64 = 0.005;
 /// Keeps logarithms finite.
@@ -101,6 +105,8 @@ pub struct LossBased {
     observations: [Option<Observation>; WINDOW],
     count: u64,
     partial: Partial,
+    /// Packets that have come since the last one that did not.
+    in_a_row: u32,
     model: Model,
     state: LossState,
     hold: Duration,
@@ -116,6 +122,7 @@ impl LossBased {
             observations: [None; WINDOW],
             count: 0,
             partial: Partial::default(),
+            in_a_row: 0,
             model: Model { inherent: INHERENT_START, bandwidth_bps: start_bps as f64 },
             state: LossState::DelayBased,
             hold: HOLD,
@@ -136,7 +143,11 @@ impl LossBased {
         if self.state == LossState::DelayBased {
             self.model.bandwidth_bps = self.model.bandwidth_bps.max(delay_bps as f64);
         }
-        if !self.observe(results) || self.count < MIN_OBSERVATIONS {
+        let observed = self.observe(results);
+        if self.is_over() {
+            self.forget();
+        }
+        if !observed || self.count < MIN_OBSERVATIONS {
             // Delay may go down in between.
             self.model.bandwidth_bps = self.model.bandwidth_bps.min(delay_bps as f64);
             return;
@@ -203,11 +214,31 @@ impl LossBased {
         (loss - CONFIDENCE * deviation).max(0.0)
     }
 
+    /// Whether the loss that is remembered has ended.
+    fn is_over(&self) -> bool {
+        if self.state == LossState::DelayBased {
+            return false;
+        }
+        let loss = self.average_loss();
+        loss >= HEAVY_LOSS && (1.0 - loss).powf(self.in_a_row.into()) < IMPROBABLE
+    }
+
+    /// Forgets what was lost, but not what the path was last thought to carry.
+    fn forget(&mut self) {
+        self.observations = [None; WINDOW];
+        self.count = 0;
+        self.partial = Partial::default();
+        if self.state == LossState::Decreasing {
+            self.state = LossState::Increasing;
+        }
+    }
+
     /// Counts packets; returns whether that completed an observation.
     fn observe(&mut self, results: &[PacketResult]) -> bool {
         let mut newest = i64::MIN;
         for result in results {
             let size = u64::from(result.size);
+            self.in_a_row = if result.arrival_us.is_some() { self.in_a_row + 1 } else { 0 };
             let partial = &mut self.partial;
             match (result.arrival_us, result.was_lost) {
                 // It was late, not lost; unless the observation that counted it is closed.
@@ -424,6 +455,31 @@ mod tests {
         assert_eq!(loss.limit_bps(), Some(limit));
         loss.on_probe(limit * 2);
         assert_eq!((loss.limit_bps(), loss.state()), (Some(limit * 2), LossState::Increasing));
+    }
+
+    #[test]
+    fn a_heavy_loss_is_over_when_enough_packets_have_come_in_a_row() {
+        let t0 = epoch() + Duration::from_secs(10);
+        let mut loss = run(40, 10, 1_500_000);
+        let limit = loss.limit_bps().expect("much loss limits");
+        let come = |loss: &mut LossBased, packets: u64| {
+            let result = |seq: u64| PacketResult {
+                seq,
+                sent_us: 10_000_000 + seq as i64,
+                arrival_us: Some(10_020_000),
+                size: 200,
+                probe: None,
+                was_lost: false,
+            };
+            let results: Vec<PacketResult> = (0..packets).map(result).collect();
+            loss.update(t0, &results, 1_500_000, Some(50_000));
+        };
+        // Of eight, all come with a probability of two percent.
+        come(&mut loss, 8);
+        assert!(loss.average_loss() > 0.3, "{loss:?}");
+        come(&mut loss, 2);
+        assert_eq!((loss.average_loss(), loss.state()), (0.0, LossState::Increasing));
+        assert_eq!(loss.limit_bps(), Some(limit));
     }
 
     #[test]

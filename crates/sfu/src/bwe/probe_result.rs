@@ -114,14 +114,11 @@ impl Seen {
         let whole = Rates::of(&self.packets)?;
         let told = (self.bytes + self.lost_bytes) as f64;
         let is_lossy = self.cluster.skip_bytes > 0 && self.lost_bytes as f64 > MAX_LOST * told;
-        // Jitter makes the few packets of a short probe late too.
-        let fits =
-            |rates: &Rates, whole: bool| rates.is_fit() || (whole && rates.longer_us <= ON_TIME.1);
-        let fitted = fits(&whole, true) && !is_lossy;
+        let fitted = whole.is_fit() && !is_lossy;
         let (passed, bucket) = if fitted { (0, None) } else { self.passed_at_once() };
         let skip = self.skipped().max(passed);
         let rates = Rates::of(&self.packets[skip..]).unwrap_or(whole);
-        let fitted = fits(&rates, skip == 0) && !is_lossy;
+        let fitted = rates.is_fit() && !is_lossy;
         let bps = match fitted {
             true => rates.arrival.min(rates.send),
             false => UTILISATION * rates.arrival,
@@ -183,8 +180,9 @@ impl Rates {
         (arrival <= MAX_RATIO * send).then_some(Self { send, arrival, longer_us })
     }
 
+    /// Whether the path was not full. Jitter makes the few packets of a short probe late too.
     fn is_fit(&self) -> bool {
-        self.arrival >= FULL_RATIO * self.send
+        self.arrival >= FULL_RATIO * self.send || self.longer_us <= ON_TIME.1
     }
 }
 
@@ -280,5 +278,29 @@ mod tests {
         assert!(!result.fitted && result.bps <= 1_300_000, "{result:?}");
         let open = through_bucket(20, 20, 15_000).expect("measured");
         assert_eq!((open.fitted, open.bps), (true, 2_000_000));
+    }
+
+    #[test]
+    fn jitter_at_the_end_of_a_long_probe_is_no_full_path() {
+        let mut results = ProbeResults::default();
+        let (bitrate_bps, skip_bytes) = (2_000_000, 15_000);
+        let min_duration = Duration::from_millis(15);
+        let (min_bytes, min_packets) = (20_000, 5);
+        let cluster =
+            ProbeCluster { id: 7, bitrate_bps, min_bytes, min_packets, min_duration, skip_bytes };
+        results.expect(cluster);
+        let late = |seq: i64| if seq == 19 { 2_800 } else { 0 };
+        let result = (0..20).filter_map(|seq: i64| {
+            results.on_packet(&PacketResult {
+                seq: seq as u64,
+                sent_us: seq * 4_000,
+                arrival_us: Some(50_000 + seq * 4_000 + late(seq)),
+                size: 1_000,
+                probe: Some(7),
+                was_lost: false,
+            })
+        });
+        let result = result.last().expect("measured");
+        assert!(result.fitted && result.bps > 1_700_000, "{result:?}");
     }
 }
