@@ -1,6 +1,10 @@
 //! Receivers whose path does not take everything: probes, pauses, and audio that always flows.
 
+#![allow(clippy::disallowed_methods, reason = "real sockets run on the real clock")]
+
 mod common;
+
+use std::time::{Duration, Instant};
 
 use common::{OWN_PORTS, Published, World};
 use sluice_engine::api::{EventKind, SubscriptionId};
@@ -14,13 +18,37 @@ fn paused(world: &World, id: SubscriptionId) -> Option<bool> {
     })
 }
 
-/// Sends some frames of a track, key frames often enough to begin at any time.
-fn play(world: &mut World, publisher: usize, video: &Published, seq: &mut u64) {
-    for _ in 0..3 {
-        *seq += 1;
-        world.show_large(publisher, video, *seq, seq.is_multiple_of(20));
+/// A camera of 1.5 Mbit/s: three packets each [`FRAME_INTERVAL`].
+#[derive(Default)]
+struct Camera {
+    seq: u64,
+    next: Option<Instant>,
+}
+
+const FRAME_INTERVAL: Duration = Duration::from_millis(16);
+
+impl Camera {
+    /// Sends what is due, key frames often enough to begin at any time. Returns whether that was anything.
+    fn play(&mut self, world: &mut World, publisher: usize, video: &Published) -> bool {
+        let now = Instant::now();
+        let is_due = self.next.is_none_or(|next| now >= next);
+        if is_due {
+            self.next = Some(self.next.unwrap_or(now) + FRAME_INTERVAL);
+            for _ in 0..3 {
+                self.seq += 1;
+                world.show_large(publisher, video, self.seq, self.seq.is_multiple_of(20));
+            }
+        }
+        is_due
     }
-    world.turn();
+
+    /// The same with a microphone beside it.
+    fn talk(&mut self, world: &mut World, publisher: usize, tracks: [&Published; 2]) {
+        let [audio, video] = tracks;
+        if self.play(world, publisher, video) {
+            world.speak(publisher, audio, self.seq);
+        }
+    }
 }
 
 #[test]
@@ -32,14 +60,14 @@ fn more_is_probed_for_when_more_is_wanted() {
     let (publisher, subscriber) = (world.connect(0), world.connect(1));
     let video = world.publish_video(publisher, &[]);
     world.subscribe(subscriber, &video);
-    let mut seq = 0;
+    let mut camera = Camera::default();
     world.until("probed", |w| {
-        play(w, publisher, &video, &mut seq);
+        camera.play(w, publisher, &video);
         w.total().probes > 0
     });
     // The path takes what the probes asked for.
     world.until("estimated", |w| {
-        play(w, publisher, &video, &mut seq);
+        camera.play(w, publisher, &video);
         let start = ESTIMATE_BUCKETS_BPS.iter().position(|end| *end == start_bps).expect("a group");
         w.total().receivers_by_estimate[start + 1..].iter().sum::<u64>() == 1
     });
@@ -61,23 +89,20 @@ fn video_that_does_not_fit_is_paused_and_audio_is_not() {
         count += usize::from(datagram.len() > 200);
         datagram.len() <= 200 || count % 5 == 0
     });
-    let mut seq = 0;
+    let mut camera = Camera::default();
     world.until("paused", |w| {
-        play(w, publisher, &video, &mut seq);
-        w.speak(publisher, &audio, seq);
+        camera.talk(w, publisher, [&audio, &video]);
         paused(w, sees.id) == Some(true)
     });
     world.until("counted", |w| w.total().stream_pauses == 1);
     let heard = world.numbers(subscriber, hears).len();
     world.until("heard", |w| {
-        play(w, publisher, &video, &mut seq);
-        w.speak(publisher, &audio, seq);
+        camera.talk(w, publisher, [&audio, &video]);
         w.numbers(subscriber, hears).len() > heard + 20
     });
     world.clients[subscriber].incoming = Box::new(|_| true);
     world.until("resumed", |w| {
-        play(w, publisher, &video, &mut seq);
-        w.speak(publisher, &audio, seq);
+        camera.talk(w, publisher, [&audio, &video]);
         paused(w, sees.id) == Some(false)
     });
     assert_eq!(paused(&world, hears.id), None);
@@ -91,9 +116,9 @@ fn without_congestion_control_nothing_is_probed() {
     let (publisher, subscriber) = (world.connect(0), world.connect(0));
     let video = world.publish_video(publisher, &[]);
     let sees = world.subscribe(subscriber, &video);
-    let mut seq = 0;
+    let mut camera = Camera::default();
     world.until("forwarded", |w| {
-        play(w, publisher, &video, &mut seq);
+        camera.play(w, publisher, &video);
         w.numbers(subscriber, sees).len() > 500
     });
     assert_eq!(world.total().probes, 0);

@@ -36,7 +36,8 @@ fn all_arrives(workers: u8, break_it: impl FnOnce(&mut World, usize, usize)) -> 
     break_it(&mut world, publisher, subscriber);
     for seq in 101..400 {
         world.show(publisher, &video, 0, seq, false);
-        world.turn();
+        // The client asks each 33 ms, and for the last hundred packets only.
+        world.run_for(Duration::from_millis(1));
     }
     world.until("repaired", |w| w.numbers(subscriber, sees).len() >= 298);
     world.clients[publisher].outgoing = Box::new(|_| true);

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use sluice_engine::api::{AnnouncedSsrc, PeerId, ReceiveSection};
@@ -15,9 +16,6 @@ use str0m::media::{MediaKind as ClientKind, Mid, Rid};
 use str0m::net::{Protocol, Receive, TcpType};
 use str0m::rtp::{AbsCaptureTime, Extension, ExtensionValues, RtpPacket, RtpWrite, Ssrc};
 use str0m::{Candidate, IceCreds, Input, Output, Rtc};
-
-/// How long a client waits on its socket before the next one has its turn.
-const PATIENCE: Duration = Duration::from_micros(200);
 
 /// Datagrams that a client takes per turn.
 const MAX_BATCH: usize = 16;
@@ -89,7 +87,7 @@ impl Client {
         let (wire, local) = match proto {
             TransportProto::Udp => {
                 let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("binds");
-                socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+                socket.set_nonblocking(true).expect("a socket option");
                 let local = socket.local_addr().expect("bound");
                 rtc.add_local_candidate(Candidate::host(local, "udp").expect("a candidate"));
                 rtc.add_remote_candidate(Candidate::host(server, "udp").expect("a candidate"));
@@ -97,7 +95,7 @@ impl Client {
             }
             TransportProto::Tcp => {
                 let stream = TcpStream::connect(server).expect("connects");
-                stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+                stream.set_nonblocking(true).expect("a socket option");
                 let local = stream.local_addr().expect("bound");
                 let tcp = |addr, kind| {
                     Candidate::builder().tcp().host(addr).tcptype(kind).build().expect("candidate")
@@ -236,6 +234,16 @@ impl Client {
         self.events.iter().filter(is_request).count()
     }
 
+    /// What is readable when something has come; `None` once nothing will be read any more.
+    pub fn readable(&self) -> Option<BorrowedFd<'_>> {
+        let fd = match &self.wire {
+            Wire::Udp(socket) => socket.as_fd(),
+            Wire::Tcp { stream, .. } => stream.as_fd(),
+        };
+        (!self.ended).then_some(fd)
+    }
+
+    /// Takes what has come and does what is due; waits for nothing.
     pub fn turn(&mut self) {
         if self.ended {
             return;
@@ -243,22 +251,19 @@ impl Client {
         let mut buf = vec![0; 2048];
         match &mut self.wire {
             Wire::Udp(socket) => {
-                // Waits for the first datagram and takes what has come beside it.
                 let mut datagrams = Vec::new();
                 while datagrams.len() < MAX_BATCH
                     && let Ok((len, _)) = socket.recv_from(&mut buf)
                 {
                     datagrams.push(buf[..len].to_vec());
-                    socket.set_nonblocking(true).expect("a socket option");
                 }
-                socket.set_nonblocking(false).expect("a socket option");
                 datagrams.iter().for_each(|datagram| self.deliver(datagram));
             }
             Wire::Tcp { stream, decoder } => {
                 match stream.read(&mut buf) {
                     Ok(len) => decoder.extend(&buf[..len]),
                     Err(error) => match error.kind() {
-                        ErrorKind::WouldBlock | ErrorKind::TimedOut => {}
+                        ErrorKind::WouldBlock => {}
                         // The server has closed the peer.
                         ErrorKind::ConnectionReset => return,
                         _ => panic!("{error}"),

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sluice_engine::api::{
     Command, CreatePeer, Event, EventKind, PayloadType, PeerId, PublishedTrack, ReceiveParams,
     ReceiveSection, RoomKey, SenderParams, Subscribe, SubscriptionId, SubscriptionSettings,
@@ -25,6 +26,10 @@ pub use client::{Client, Filter, Outgoing, Stream, number, opus, vp8};
 
 /// Longest time that a condition may take to come true.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// How long the clients wait for something to come. A read timeout would be rounded up to the kernel's
+/// tick, and what came to one client would wait for that of another.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 pub const OPUS: u8 = 111;
 /// The client library does not know RED: it takes it for PCMA.
@@ -145,15 +150,17 @@ impl World {
         }
     }
 
+    /// Waits for a client to get something, but no longer than [`PATIENCE`], and lets each take it.
     pub fn turn(&mut self) {
+        let readable = self.clients.iter().filter_map(Client::readable);
+        let mut fds: Vec<PollFd<'_>> =
+            readable.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        poll(&mut fds, Some(&PATIENCE)).expect("waits");
         while let Ok(event) = self.receiver.try_recv() {
             self.events.push(event);
         }
         for client in &mut self.clients {
             client.turn();
-        }
-        if self.clients.is_empty() {
-            std::thread::yield_now();
         }
     }
 
