@@ -165,7 +165,9 @@ fn a_large_room_hears_its_loudest_and_gives_the_place_of_who_falls_silent_to_the
     let tracks = speakers.map(|speaker| world.publish_audio(speaker));
     let heard = [0, 1].map(|i| world.subscribe(listener, &tracks[i]));
     world.run_for(Duration::from_millis(50));
-    for seq in 1_000..1_020 {
+    world.speak(speakers[0], &tracks[0], 1_000);
+    world.until("the first has the place", |w| w.numbers(listener, heard[0]).len() == 1);
+    for seq in 1_001..1_020 {
         world.speak(speakers[0], &tracks[0], seq);
         world.run_for(Duration::from_millis(5));
         world.speak(speakers[1], &tracks[1], seq);
@@ -196,15 +198,17 @@ fn trap_30_receivers_that_see_tracks_by_packets_get_some_of_muted_tracks() {
     let plain = world.subscribe(other, &audio);
     world.announce = true;
     let hears = world.subscribe(receiver, &audio);
-    world.until("announced", |w| silences(w, receiver, hears) >= 2);
+    world.until("announced", |w| silences(w, receiver, hears) > 0);
     assert!(world.clients[other].received(plain.ssrc).is_empty());
     // The receiver reported on the stream, or the track began: no more of it.
     world.send(Command::SetTrackMuted { track: audio.track, muted: false });
-    for seq in 1_000..1_010 {
-        world.speak(publisher, &audio, seq);
-        world.turn();
-    }
-    world.until("heard", |w| w.numbers(receiver, hears).len() == 10);
+    let mut seq = 1_000;
+    world.until("heard", |w| {
+        w.speak(publisher, &audio, seq);
+        seq += 1;
+        w.run_for(Duration::from_millis(5));
+        w.numbers(receiver, hears).len() >= 10
+    });
     let announced = silences(&world, receiver, hears);
     assert!(announced < 50);
     world.run_for(Duration::from_millis(250));
@@ -221,7 +225,7 @@ fn trap_30_a_camera_that_is_off_is_announced_by_padding() {
     let camera = world.publish_video(publisher, &[]);
     world.announce = true;
     let sees = world.subscribe(receiver, &camera);
-    world.until("announced", |w| w.total().padding_bytes_out >= 2);
+    world.until("announced", |w| w.total().padding_bytes_out > 0);
     for seq in 1_000..1_005 {
         world.show(publisher, &camera, 0, seq, seq == 1_000);
         world.turn();
