@@ -73,8 +73,12 @@ def assert_picture(track):
     assert len({counter for counter, _ in samples}) >= len(samples) // 2, f"frozen: {samples}"
 
 
+def is_tone(track, hz):
+    return abs(track["hz"] - hz) <= HZ_TOLERANCE
+
+
 def assert_tone(track, hz):
-    assert abs(track["hz"] - hz) <= HZ_TOLERANCE, f"heard {track['hz']} Hz instead of {hz} Hz"
+    assert is_tone(track, hz), f"heard {track['hz']} Hz instead of {hz} Hz"
 
 
 def assert_encrypted(stats):
