@@ -17,6 +17,7 @@ mod receivers;
 mod red;
 mod resume;
 mod rpc;
+mod sdp;
 mod signal;
 mod single_connection;
 mod speakers;
