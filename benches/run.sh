@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds everything for release, runs every benchmark and writes one page of tables.
+# Builds the server as for a real machine, runs every benchmark and writes one page of tables.
 #
 #   benches/run.sh                  all of it, about an hour
 #   benches/run.sh --quick          one short run of each: does it work, and roughly what does it cost
@@ -25,11 +25,13 @@ while (($#)); do
 done
 page=${BENCHES_PAGE:-target/benches.md}
 bin=target/release
+server=(--server target/dist/sluice)
 
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
 section() { printf '\n## %s\n\n' "$1" | tee -a "$page"; }
 
-cargo build --release -p sluice -p sluice-benches
+cargo build --profile dist -p sluice
+cargo build --release -p sluice-benches
 mkdir -p "$(dirname "$page")"
 {
     echo "# Benchmarks"
@@ -61,22 +63,22 @@ if wanted instructions; then
 fi
 if wanted scenarios; then
     section "Scenarios"
-    "$bin/scenario" --runs "$runs" --seconds "$seconds" --json "${page%.md}-scenarios.json" | tee -a "$page"
+    "$bin/scenario" "${server[@]}" --runs "$runs" --seconds "$seconds" --json "${page%.md}-scenarios.json" | tee -a "$page"
 fi
 if wanted goals; then
     section "Large rooms and many rooms"
-    "$bin/scenario" audio-10x300 video-1x500 rooms-250x2 --runs "$runs" --seconds "$seconds" \
+    "$bin/scenario" audio-10x300 video-1x500 rooms-250x2 "${server[@]}" --runs "$runs" --seconds "$seconds" \
         --json "${page%.md}-large.json" | tee -a "$page"
     section "A room of a hundred, joined within five seconds"
-    "$bin/scenario" grid-100 --runs 1 --seconds "$grid_seconds" --ramp 20 \
+    "$bin/scenario" grid-100 "${server[@]}" --runs 1 --seconds "$grid_seconds" --ramp 20 \
         --json "${page%.md}-grid.json" | tee -a "$page"
 fi
 if wanted memory; then
     section "Memory of subscriptions"
-    "$bin/memory" --runs "$runs" --seconds 3 --json "${page%.md}-memory.json" | tee -a "$page"
+    "$bin/memory" "${server[@]}" --runs "$runs" --seconds 3 --json "${page%.md}-memory.json" | tee -a "$page"
 fi
 if wanted curves; then
     section "Curves"
-    "$bin/curves" "${curves[@]}" --json "${page%.md}-curves.json" | tee -a "$page"
+    "$bin/curves" "${curves[@]}" "${server[@]}" --json "${page%.md}-curves.json" | tee -a "$page"
 fi
 echo "written to $page"
