@@ -238,7 +238,8 @@ impl LossBased {
         let mut newest = i64::MIN;
         for result in results {
             let size = u64::from(result.size);
-            self.in_a_row = if result.arrival_us.is_some() { self.in_a_row + 1 } else { 0 };
+            let came = result.arrival_us.is_some();
+            self.in_a_row = if came { self.in_a_row.saturating_add(1) } else { 0 };
             let partial = &mut self.partial;
             match (result.arrival_us, result.was_lost) {
                 // It was late, not lost; unless the observation that counted it is closed.
