@@ -74,7 +74,6 @@ impl TsMunger {
             self.offset = 0;
             return Ok(());
         };
-        self.catch_up = None;
         let elapsed = now.saturating_duration_since(at);
         let expected = newest.wrapping_add(ticks(elapsed, self.clock_rate));
         let mut target = aligned.unwrap_or(expected);
@@ -91,6 +90,7 @@ impl TsMunger {
             let nanos = u64::from(back.unsigned_abs()) * 1_000_000_000 / u64::from(self.clock_rate);
             return Err(StepsBack(Duration::from_nanos(nanos)));
         }
+        self.catch_up = None;
         if back >= 0 {
             let next = newest.wrapping_add(1);
             match transition {
@@ -241,6 +241,17 @@ mod tests {
         assert_eq!(frames[3..], [own(50), own(66)]);
         assert_eq!(munger.target_of(5), aligned, "reports tell the publisher's time at once");
         assert_eq!(munger.map(t0, 5 + 16 * MS), frames[1], "a late packet finds its frame");
+    }
+
+    #[test]
+    fn a_refused_switch_changes_nothing_for_the_source_that_goes_on() {
+        let (mut munger, t0) = sent(1_000_000);
+        munger.start(t0, 5, Some(1_000_000), Transition::Switch).expect("tolerated");
+        let begun = munger.map(t0, 5);
+        assert_eq!((begun, munger.map(t0, 5 + 66 * MS)), (1_000_001, 1_000_000 + 66 * MS));
+        let refused = munger.start(t0 + ms(10), 9, Some(1_000_000), Transition::Switch);
+        assert_eq!(refused, Err(StepsBack(ms(66))));
+        assert_eq!(munger.map(t0 + ms(20), 5), begun, "a packet of the same frame that was late");
     }
 
     #[test]

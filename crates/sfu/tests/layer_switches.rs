@@ -175,3 +175,37 @@ fn a_layer_that_the_publisher_stops_is_replaced_and_comes_back() {
         assert!(freeze < ms(1_200), "{freeze:?}");
     });
 }
+
+/// A layer begins with the first packet of its key frame, which came late; one below is refused; then the
+/// receiver asks for the rest of the frame.
+#[test]
+fn a_frame_keeps_its_time_if_another_switch_is_refused_meanwhile() {
+    use Change::{Limit, Publish, Unlimited, Want};
+    let want = Want { spatial: 0, temporal: 0 };
+    let changes = [
+        (633, Publish { layer: 1, active: false }),
+        (613, Publish { layer: 0, active: false }),
+        (347, want),
+        (703, Limit { spatial: 0, temporal: 0, urgent: true }),
+        (839, want),
+        (304, Unlimited),
+        (426, want),
+        (302, Publish { layer: 2, active: false }),
+        (42, want),
+        (792, want),
+    ];
+    let seed = 3_387_340_193;
+    let camera = usual_camera(3, 1, 100, seed);
+    let mut call = Call::new(camera, link(0.040_408_370_699_570_18), seed);
+    call.join(link(0.073_177_290_289_658_7));
+    let mut settings = DownTrackSettings::default();
+    for (pause, change) in changes {
+        call.run_for(ms(pause));
+        apply(&mut call, change, &mut settings);
+    }
+    (0..3).for_each(|layer| call.camera.set_active(layer, true));
+    call.viewers[0].down.set_allocation(call.clock.now(), Allocation::Unlimited);
+    call.want(0, DownTrackSettings::default());
+    call.run_for(ms(6_000));
+    assert_eq!(call.violations(), [""; 0]);
+}
