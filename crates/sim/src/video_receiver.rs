@@ -395,8 +395,10 @@ fn fault_between(before: &Packet, after: &Packet) -> Option<&'static str> {
     if after.timestamp < before.timestamp {
         return Some("time goes back");
     }
+    // A key frame that is begun anew, after a pause in the middle of it, is another one to the receiver.
+    let anew = after.start && after.timestamp > before.timestamp;
     let same_frame =
-        (before.stamp.layer, before.stamp.frame) == (after.stamp.layer, after.stamp.frame);
+        !anew && (before.stamp.layer, before.stamp.frame) == (after.stamp.layer, after.stamp.frame);
     if same_frame != (after.timestamp == before.timestamp) {
         return Some("frames and timestamps disagree");
     }
