@@ -11,6 +11,10 @@ const MIN_ENTRIES: usize = 64;
 /// Packets remembered at most: as many as the history keeps of a layer.
 const MAX_ENTRIES: usize = 1_024;
 
+/// Packets in a row that are looked at together before they are overwritten. What was sent two seconds
+/// ago is in no cache: to read each of them would cost more than all else that is done here.
+const BLOCK: usize = 8;
+
 /// The log grows rather than forget a packet younger than this, as the history does.
 const MIN_AGE_MS: u32 = 2_000;
 
@@ -110,17 +114,24 @@ pub struct SentLog {
 impl SentLog {
     /// Notes a packet that is sent now.
     pub fn push(&mut self, now: Instant, packet: SentPacket) {
-        if self.entries.is_empty() {
+        let sent_ms = self.clock(now);
+        let target = packet.target as u32;
+        let is_first = self.entries.is_empty();
+        if is_first {
             self.entries.resize(MIN_ENTRIES, None);
         }
-        let sent_ms = self.clock(now);
-        while self.is_taken_by_young(&packet, sent_ms) && self.entries.len() < MAX_ENTRIES {
-            self.grow();
+        let is_newest = is_first || packet.target > self.newest_target;
+        if is_newest {
+            if packet.target / BLOCK as u64 != self.newest_target / BLOCK as u64 {
+                self.make_room(target, sent_ms);
+            }
+            self.newest_target = packet.target;
         }
-        let slot = self.index(packet.target as u32);
+        self.newest_ext_seq = packet.ext_seq;
+        let slot = self.index(target);
         // Numbers may wrap in 32 bits, hence the signed distance.
-        let target = packet.target as u32;
-        if self.entries[slot].is_none_or(|old| target.wrapping_sub(old.target) as i32 >= 0) {
+        let is_newer = |old: Entry| target.wrapping_sub(old.target) as i32 >= 0;
+        if is_newest || self.entries[slot].is_none_or(is_newer) {
             self.entries[slot] = Some(Entry {
                 target,
                 ext_seq: packet.ext_seq as u32,
@@ -133,8 +144,6 @@ impl SentLog {
                 marker: packet.marker,
             });
         }
-        self.newest_target = self.newest_target.max(packet.target);
-        self.newest_ext_seq = packet.ext_seq;
     }
 
     /// Looks at a request for the packet of this number; [`note_resent`](Self::note_resent) follows
@@ -207,13 +216,16 @@ impl SentLog {
         now.saturating_duration_since(start).as_millis() as u32
     }
 
-    fn is_taken_by_young(&self, packet: &SentPacket, now_ms: u32) -> bool {
-        let target = packet.target as u32;
-        let old = self.entries[self.index(target)];
-        old.is_some_and(|old| {
-            let is_older = target.wrapping_sub(old.target) as i32 > 0;
-            is_older && now_ms.wrapping_sub(old.sent_ms) < MIN_AGE_MS
-        })
+    /// Grows while the block of this number has packets that must not be forgotten yet.
+    fn make_room(&mut self, target: u32, now_ms: u32) {
+        while self.entries.len() < MAX_ENTRIES {
+            let start = self.index(target) / BLOCK * BLOCK;
+            let newest = self.entries[start..start + BLOCK].iter().rev().flatten().next();
+            if newest.is_none_or(|old| now_ms.wrapping_sub(old.sent_ms) >= MIN_AGE_MS) {
+                return;
+            }
+            self.grow();
+        }
     }
 
     fn grow(&mut self) {
@@ -226,7 +238,7 @@ impl SentLog {
     }
 
     fn index(&self, target: u32) -> usize {
-        target as usize % self.entries.len()
+        target as usize & (self.entries.len() - 1)
     }
 }
 
@@ -309,8 +321,9 @@ mod tests {
                 log.push(t0 + ms(i * every), packet(i));
             }
             assert_eq!(log.entries.len(), entries, "a packet every {every} ms");
+            let two_seconds = (2_000 / every).min(MAX_ENTRIES as u64 - 1);
             let now = t0 + ms(5_000 * every);
-            assert!(request(&mut log, now, 4_999 - entries as u64 / 2, None).is_ok());
+            assert!(request(&mut log, now, 4_999 - two_seconds, None).is_ok());
         }
     }
 
