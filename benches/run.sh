@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Builds the server as for a real machine, runs every benchmark and writes one page of tables.
+# Builds the server as for a real machine (or takes another), runs every benchmark and writes one page of tables.
 #
 #   benches/run.sh                  all of it, about an hour
 #   benches/run.sh --quick          one short run of each: does it work, and roughly what does it cost
 #   benches/run.sh --only floor,instructions,scenarios
+#   benches/run.sh --server target/pgo/sluice
 #
 # Parts: floor, micro, instructions, scenarios, goals, memory, curves. The page is target/benches.md unless
 # BENCHES_PAGE names another file.
@@ -11,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 parts=floor,micro,instructions,scenarios,goals,memory,curves
-runs=5 seconds=10 grid_seconds=600 curves=() floor=() micro=()
+binary= runs=5 seconds=10 grid_seconds=600 curves=() floor=() micro=()
 while (($#)); do
     case $1 in
         --quick)
@@ -19,25 +20,26 @@ while (($#)); do
             curves=(viewers idle --largest 200) floor=(--runs 1 --seconds 1) micro=(--quick)
             ;;
         --only) parts=$2 && shift ;;
+        --server) binary=$2 && shift ;;
         *) echo "benches/run.sh: $1 is no argument; see the top of the file" >&2 && exit 2 ;;
     esac
     shift
 done
 page=${BENCHES_PAGE:-target/benches.md}
 bin=target/release
-server=(--server target/dist/sluice)
+server=(--server "${binary:-target/dist/sluice}")
 
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
 section() { printf '\n## %s\n\n' "$1" | tee -a "$page"; }
 
-cargo build --profile dist -p sluice
+[[ -n $binary ]] || cargo build --profile dist -p sluice
 cargo build --release -p sluice-benches
 mkdir -p "$(dirname "$page")"
 {
     echo "# Benchmarks"
     echo
     echo "$(git rev-parse --short HEAD), $(nproc) cores, $(uname -sr), load average $(cut -d' ' -f1-3 /proc/loadavg)."
-    echo "benches/README.md explains every figure."
+    echo "The server is ${server[1]}. benches/README.md explains every figure."
 } | tee "$page"
 
 if wanted floor; then
