@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds the server with a profile of itself at work (profile-guided optimisation): a tenth less CPU than
-# the `dist` profile alone. Twice its time to build, and two minutes of load on loopback in between.
+# the `dist` profile alone. Twice its time to build, and a minute of load on loopback in between.
 #
 #   deploy/pgo.sh                   the server is target/pgo/sluice
+#   PORT=9000 deploy/pgo.sh         other ports for the load: 9000, UDP from 9001, TCP 9100
 #
 # Needs llvm-profdata of the compiler's LLVM: `rustup component add llvm-tools`, or the system's
 # package llvm-<major>, or its path in LLVM_PROFDATA.

@@ -12,7 +12,7 @@ const MIN_ENTRIES: usize = 64;
 const MAX_ENTRIES: usize = 1_024;
 
 /// Packets in a row that are looked at together before they are overwritten. What was sent two seconds
-/// ago is in no cache: to read each of them would cost more than all else that is done here.
+/// ago is in no cache: to read each of them is to wait for memory with every packet.
 const BLOCK: usize = 8;
 
 /// The log grows rather than forget a packet younger than this, as the history does.
